@@ -1,0 +1,99 @@
+"""What the core needs of the interpreter: the thread that runs callbacks, and hooks for exit and fork.
+
+The loop over callbacks is Python, so that no Rust frame is on the stack while one runs: a thread
+that the exiting interpreter kills inside a callback then ends quietly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from kadepy import _core
+
+if TYPE_CHECKING:
+    from kadepy._types import Node
+
+
+def start_dispatcher(notices: _core.Notices, name: str) -> None:
+    """Starts the daemon thread that runs what a node has for Python."""
+    threading.Thread(target=_dispatch, args=(notices,), name=name, daemon=True).start()
+
+
+def _dispatch(notices: _core.Notices) -> None:
+    while batch := notices.take():
+        for level, content in batch:
+            if level is None:
+                _call(notices, content)
+            else:
+                _log(level, content)
+
+
+def _call(notices: _core.Notices, packet: tuple[bytes, int, str, int, object]) -> None:
+    # Asked for each packet: the callback before may have replaced itself or closed the node.
+    callback = notices.callback
+    if callback is None:
+        return
+    try:
+        callback(*packet)
+    except BaseException as error:
+        notices.failed(error, callback)
+
+
+def _log(level: int, text: str) -> None:
+    import logging
+
+    logging.getLogger("kadepy").log(level, text)
+
+
+def wants_log() -> bool:
+    """Whether anybody has set logging up, so that a line would be seen."""
+    logging = sys.modules.get("logging")
+    return logging is not None and logging.getLogger("kadepy").hasHandlers()
+
+
+def is_async(callback: object) -> bool:
+    """Whether calling it would only make a coroutine."""
+    import inspect
+
+    call = getattr(callback, "__call__", None)  # noqa: B004 - its own type matters, not whether
+    return any(
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        for function in (callback, call)
+    )
+
+
+def install_hooks() -> None:
+    """Has every node closed before the interpreter ends, and left to the parent in a fork."""
+    # Before threading's own wait for the threads that hang in a lookup, where there is such a
+    # hook; atexit's come after it.
+    register = getattr(threading, "_register_atexit", None)
+    if register is None:
+        import atexit
+
+        register = atexit.register
+    register(_core._close_all)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _leave_to_parent() -> None:
+    descriptors = _core._abandon_all()
+    if not descriptors:
+        return
+    # Closing would free the numbers for other files, which the nodes would then close once more.
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in descriptors:
+        os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+def print_table(own_id: bytes, nodes: list[Node]) -> None:
+    """Prints a routing table: a line for each contact, the nearest to `own_id` first."""
+    print(f"node {own_id.hex()}: {len(nodes)} contact{'' if len(nodes) == 1 else 's'}")
+    own = int.from_bytes(own_id)
+    for node in sorted(nodes, key=lambda node: own ^ int.from_bytes(node.id)):
+        shared = 256 - (own ^ int.from_bytes(node.id)).bit_length()
+        print(f"  {node.id.hex()}  {shared:3} bits shared  {node.ip}:{node.port}")

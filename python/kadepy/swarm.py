@@ -1,0 +1,304 @@
+"""`Swarm`: one node of the network, as a program holds it. What it does is done in the core."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from kadepy import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+    from kadepy._core import Config
+    from kadepy._types import Node, Peer, Stats
+
+    Contact = str | tuple[str, int] | Node
+    Callback = Callable[[bytes, int, str, int, object], object]
+
+MSG_PING = 0
+MSG_PONG = 1
+MSG_FIND_NODE = 2
+MSG_FOUND_NODES = 3
+MSG_ANNOUNCE_PEER = 4
+MSG_GET_PEERS = 5
+MSG_PEERS = 6
+
+__all__ = [
+    "MSG_ANNOUNCE_PEER",
+    "MSG_FIND_NODE",
+    "MSG_FOUND_NODES",
+    "MSG_GET_PEERS",
+    "MSG_PEERS",
+    "MSG_PING",
+    "MSG_PONG",
+    "Swarm",
+]
+
+
+class Swarm:
+    """One node: a UDP socket, the thread that serves it and a routing table.
+
+    Any number of them live in one process. Every method is safe from any thread. A blocking one
+    releases the GIL, answers Ctrl-C, and ends with `ClosedError` when the node is closed; its
+    `timeout` is seconds, or None for as long as the work takes.
+
+    Args:
+        port: the UDP port to bind to; 0 lets the system choose.
+        host: the IP address to bind to. An IPv4 address makes an IPv4 node, an IPv6 address an
+            IPv6 node.
+        bootstrap: contacts to join through: one, or an iterable of them. Each is ``"host:port"``,
+            ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
+            joins in the background and keeps trying; lookups wait for that.
+        node_id: 32 bytes; by default random ones from the system's generator.
+        config: a `Config` with other limits than the defaults.
+
+    Raises:
+        OSError: the address cannot be bound, with its errno.
+        ValueError, TypeError: a bad argument; the message says which, what came and what is
+            allowed.
+
+    >>> from kadepy import Swarm, topic
+    >>> with Swarm(host="127.0.0.1") as first, Swarm(host="127.0.0.1") as second:
+    ...     second.bootstrap(first.address)
+    ...     second.announce_peer(topic("chess"), 4000)
+    ...     first.get_peers(topic("chess"))
+    1
+    1
+    [Peer(ip='127.0.0.1', port=4000)]
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        host: str = "0.0.0.0",
+        bootstrap: Contact | Iterable[Contact] = (),
+        node_id: Buffer | None = None,
+        config: Config | None = None,
+    ) -> None:
+        self._node = _core.Node(port, host, bootstrap, node_id, config)
+        from kadepy import _runtime
+
+        if _runtime.wants_log():
+            self._node.report()
+
+    @property
+    def id(self) -> bytes:
+        """The node's id, 32 bytes."""
+        return self._node.id
+
+    @property
+    def port(self) -> int:
+        """The UDP port that it is bound to."""
+        return self._node.port
+
+    @property
+    def host(self) -> str:
+        """The IP address that it is bound to."""
+        return self._node.host
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`host` and `port`."""
+        return (self._node.host, self._node.port)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or belongs to the parent of this process."""
+        return self._node.closed
+
+    def bootstrap(
+        self,
+        ip: Contact | Iterable[Contact],
+        port: int | None = None,
+        *,
+        timeout: float | None = 5.0,
+    ) -> int:
+        """Joins the network: asks the contacts, looks up the own id, refreshes the table.
+
+        Args:
+            ip: a contact's address, with `port`; or a contact; or an iterable of contacts.
+            port: the contact's port.
+            timeout: seconds; when they are over, what was reached counts.
+
+        Returns:
+            How many contacts the routing table lists now.
+
+        Raises:
+            BootstrapError: no contact answered; the message names each one and why.
+        """
+        return self._node.bootstrap(ip, port, timeout)
+
+    def ping(self, ip: str | Peer | Node, port: int | None = None, *, timeout: float | None = 2.0) -> float:
+        """Asks one node whether it is there.
+
+        Args:
+            ip: its IP address, with `port`; or a `Peer`, a `Node` or a pair in the place of both.
+            port: its port.
+            timeout: seconds. The question is repeated within them.
+
+        Returns:
+            The round trip in seconds.
+
+        Raises:
+            RequestTimeout: it did not answer.
+        """
+        return self._node.ping(ip, port, timeout)
+
+    def find_node(self, target: Buffer, *, timeout: float | None = 10.0) -> list[Node]:
+        """Looks up the nodes nearest to an id.
+
+        Args:
+            target: the id, 32 bytes.
+            timeout: seconds; when they are over, what was found counts.
+
+        Returns:
+            The k (20) nodes nearest to `target` that answered, the nearest first. None in an
+            empty table.
+        """
+        return self._node.find_node(target, timeout)
+
+    def find_node_iterative(self, target_id: Buffer, timeout: float | None = 2.0) -> list[tuple[str, int]]:
+        """Looks up the nodes nearest to an id, as v0.1 gives them: `(ip, port)` pairs."""
+        return [(node.ip, node.port) for node in self._node.find_node(target_id, timeout)]
+
+    def get_peers(self, topic: Buffer, timeout: float | None = 10.0) -> list[Peer]:
+        """Finds the peers that announced a topic.
+
+        Asks all of the k (20) nodes nearest to the topic, not only the first that knows any, and
+        includes what this node itself stores.
+
+        Args:
+            topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
+            timeout: seconds; when they are over, what was found counts.
+
+        Returns:
+            The peers, each once, in the order in which they were found.
+
+        >>> from kadepy import Swarm, topic
+        >>> with Swarm(host="127.0.0.1") as lonely:
+        ...     lonely.get_peers(topic("chess"))
+        []
+        """
+        return list(self._node.iter_peers(topic, timeout))
+
+    def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> Iterator[Peer]:
+        """Finds the peers that announced a topic, and gives each as it arrives.
+
+        The lookup begins at once. Leaving the loop early and dropping the iterator ends it.
+
+        Args:
+            topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
+            timeout: seconds until the iterator ends.
+
+        Returns:
+            An iterator over the peers, each once.
+        """
+        return self._node.iter_peers(topic, timeout)
+
+    def announce_peer(self, topic: Buffer, port: int | None = None, *, timeout: float | None = 10.0) -> int:
+        """Stores this host as a peer of a topic, at the k (20) nodes nearest to the topic.
+
+        They keep it for 30 minutes. The address is the one that they see.
+
+        Args:
+            topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
+            port: where the peer listens; by default the port that this node's packets come from.
+            timeout: seconds; when they are over, the confirmations so far count.
+
+        Returns:
+            How many nodes confirmed that they store it.
+        """
+        return self._node.announce_peer(topic, port, timeout)
+
+    announce = announce_peer
+
+    def announce_to(
+        self, target_ip: str, target_port: int, topic_hash: Buffer, port: int | None = None
+    ) -> None:
+        """Announces a topic to one node, and waits for nothing."""
+        self._node.announce_to(target_ip, target_port, topic_hash, port)
+
+    def lookup_from(self, target_ip: str, target_port: int, topic_hash: Buffer) -> None:
+        """Asks one node for the peers of a topic, and waits for nothing: see `set_callback`."""
+        self._node.lookup_from(target_ip, target_port, topic_hash)
+
+    def send(self, ip: str, port: int, type: int, payload: Buffer) -> None:
+        """Sends an application's own message, which reaches the callback of the node there.
+
+        Args:
+            ip: the receiver's IP address.
+            port: its port.
+            type: the message's type, 16 to 255.
+            payload: at most 1,100 bytes.
+
+        It is one datagram: it may be lost, and nothing says so.
+        """
+        self._node.send(ip, port, type, payload)
+
+    def set_callback(self, fn: Callback | None) -> None:
+        """Sets what is called with every packet: ``fn(sender_id, msg_type, ip, port, payload)``.
+
+        Calls come one at a time, in the order of arrival, on a thread of their own. A slow one
+        delays no packet: `Config.callback_queue` packets wait, then the oldest is dropped and
+        counted. What one raises goes to `sys.unraisablehook`, and the next one is called.
+
+        Args:
+            fn: a plain function, or None for no callback any more. The payload is a list of
+                ``{"id", "ip", "port"}`` dicts for FOUND_NODES, of ``{"ip", "port"}`` dicts for
+                PEERS, the body as bytes for other types that have one, else None.
+        """
+        self._node.set_callback(fn)
+
+    def nodes(self) -> list[Node]:
+        """The contacts in the routing table, the farthest from this node's id first."""
+        return self._node.nodes()
+
+    def dump_table(self) -> None:
+        """Prints the routing table, the nearest contact first."""
+        from kadepy import _runtime
+
+        _runtime.print_table(self._node.id, self._node.nodes())
+
+    def stats(self) -> Stats:
+        """What the node did so far and holds now; of a closed node, at its end."""
+        return self._node.stats()
+
+    def close(self) -> None:
+        """Ends the node: frees its port and thread, and releases every caller that waits.
+
+        Any thread may call it, a callback too, any number of times. It takes two seconds at most.
+        """
+        self._node.close()
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        host, port = self.address
+        state = " closed" if self.closed else ""
+        return f"<Swarm {self.id[:4].hex()}… on {f'[{host}]' if ':' in host else host}:{port}{state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle or copy a Swarm: it owns a socket and a thread")
+
+    def __del__(self) -> None:
+        # A constructor that raised has left no node.
+        node = getattr(self, "_node", None)
+        if node is None or node.closed:
+            return
+        import warnings
+
+        warnings.warn(f"unclosed {self!r}: use it in a with block, or close() it", ResourceWarning, source=self)
+        node.close()

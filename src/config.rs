@@ -1,0 +1,183 @@
+//! Every limit of a node: its unit, its default, what it is for and which values it takes.
+//!
+//! The list stands once, in [`config_fields`]; the struct here and the Python class are both made
+//! from it.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Calls a macro with the list of tunables: documentation, name, type, default, allowed range.
+macro_rules! config_fields {
+    ($make:ident) => {
+        $make! {
+            /// Contacts in a bucket, nodes in an answer, and nodes that a lookup ends on. More finds
+            /// records more surely and costs more queries. Kademlia's k.
+            k: usize = 20, 1..=20;
+            /// Queries of one lookup under way at once. More is faster where nodes are dead or slow
+            /// and costs a few queries more. Kademlia's alpha.
+            alpha: usize = 3, 1..=20;
+            /// Queries that one lookup may send, retries included, before it ends with what it has.
+            lookup_queries: usize = 120, 1..=10_000;
+            /// Contacts that one lookup keeps in view, the nearest first.
+            shortlist: usize = 100, 20..=10_000;
+            /// Seconds for which an answer to a request is still accepted.
+            request_timeout: Duration = Duration::from_secs(2), Duration::from_millis(10)..=Duration::from_secs(60);
+            /// The least seconds after which a lookup goes on without an answer that it waits for.
+            /// Less is faster past dead nodes and repeats more queries on a loaded machine.
+            short_wait_min: Duration = Duration::from_millis(50), Duration::from_millis(1)..=Duration::from_secs(10);
+            /// The most seconds for which a lookup holds a place for an answer, whatever the round
+            /// trips measured; also the wait where nothing is measured yet.
+            short_wait_max: Duration = Duration::from_secs(1), Duration::from_millis(1)..=Duration::from_secs(60);
+            /// Seconds after which a bucket that no lookup touched is refreshed by one.
+            bucket_refresh: Duration = Duration::from_secs(900), Duration::from_secs(1)..=Duration::from_secs(86_400);
+            /// Seconds for which an announced peer is kept.
+            record_life: Duration = Duration::from_secs(1_800), Duration::from_secs(1)..=Duration::from_secs(86_400);
+            /// Topics that this node stores; when full, the one farthest from its id goes.
+            topics: usize = 10_000, 1..=10_000_000;
+            /// Peers stored of one topic; when full, the oldest goes.
+            topic_peers: usize = 256, 1..=65_536;
+            /// Peers stored in all.
+            records: usize = 100_000, 1..=100_000_000;
+            /// Peers stored from one address that is not local.
+            records_per_ip: usize = 1_000, 1..=100_000_000;
+            /// Peers in one answer, a random sample where more are stored.
+            reply_peers: usize = 64, 1..=128;
+            /// Peers that one lookup collects before it takes no more.
+            lookup_peers: usize = 4_096, 1..=1_000_000;
+            /// Senders of requests that wait to be asked whether they are there.
+            candidates: usize = 256, 1..=65_536;
+            /// Candidates asked in any one second.
+            candidate_pings: usize = 10, 1..=1_000;
+            /// Contacts that wait beside each full bucket for a place in it.
+            replacements: usize = 10, 0..=100;
+            /// Requests of this node that may wait for an answer at once.
+            open_requests: usize = 16_384, 16..=1_000_000;
+            /// Lookups, pings and joins under way at once; one more is refused.
+            operations: usize = 4_096, 1..=1_000_000;
+            /// Packets that wait for a slow callback before the oldest is dropped.
+            callback_queue: usize = 8_192, 1..=1_000_000;
+            /// Bytes of socket receive buffer to ask the system for; it may give less.
+            receive_buffer: usize = 4 << 20, 1_024..=1 << 30;
+            /// With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
+            /// a token, answers without a transaction id): `"local"`, `"never"` or `"always"`.
+            legacy: Legacy = Legacy::Local, Legacy::Local..=Legacy::Always;
+        }
+    };
+}
+#[cfg(feature = "python")]
+pub(crate) use config_fields;
+
+macro_rules! make_config {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $default:expr, $allowed:expr;)*) => {
+        /// Every tunable of a node. Defaults suit the open Internet.
+        ///
+        /// ```
+        /// use kadepy::Config;
+        ///
+        /// let config = Config { alpha: 5, ..Config::default() };
+        /// assert!(config.check().is_ok());
+        /// assert!(Config { k: 0, ..config }.check().is_err());
+        /// ```
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub struct Config {
+            $($(#[$doc])* pub $name: $type,)*
+        }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Config {
+            /// Whether every value is one that a node can work with.
+            ///
+            /// # Errors
+            ///
+            /// The first [`ConfigError`], which names the field, its value and what is allowed.
+            pub fn check(&self) -> Result<(), ConfigError> {
+                $(check_range(stringify!($name), &self.$name, &$allowed)?;)*
+                if self.short_wait_min > self.short_wait_max {
+                    return Err(ConfigError {
+                        field: "short_wait_min",
+                        value: self.short_wait_min.show(),
+                        allowed: format!("at most short_wait_max ({})", self.short_wait_max.show()),
+                    });
+                }
+                Ok(())
+            }
+        }
+    };
+}
+config_fields!(make_config);
+
+/// With which addresses v0.1's unauthenticated packets are trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Legacy {
+    /// With local addresses, at which nothing of the Internet can be aimed.
+    Local,
+    /// With none.
+    Never,
+    /// With every address.
+    Always,
+}
+
+impl Legacy {
+    /// The setting's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Legacy::Local => "local",
+            Legacy::Never => "never",
+            Legacy::Always => "always",
+        }
+    }
+}
+
+/// A value outside its range.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field} must be {allowed}, got {value}")]
+pub struct ConfigError {
+    field: &'static str,
+    value: String,
+    allowed: String,
+}
+
+/// A type of tunable, and how a value of it is shown to people.
+pub(crate) trait Tunable: PartialOrd {
+    fn show(&self) -> String;
+}
+
+impl Tunable for usize {
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Tunable for Duration {
+    fn show(&self) -> String {
+        format!("{} s", self.as_secs_f64())
+    }
+}
+
+impl Tunable for Legacy {
+    fn show(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+fn check_range<T: Tunable>(
+    field: &'static str,
+    value: &T,
+    allowed: &RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if allowed.contains(value) {
+        return Ok(());
+    }
+    Err(ConfigError {
+        field,
+        value: value.show(),
+        allowed: format!("from {} to {}", allowed.start().show(), allowed.end().show()),
+    })
+}

@@ -1,0 +1,190 @@
+//! One iterative lookup: which contact to query next, and when it is done. It sends nothing.
+//!
+//! A query that is not answered within a short wait frees its place, so that a dead contact costs
+//! no stall; it is repeated once, and only then is its contact passed over. An answer counts
+//! however late it comes.
+
+use arrayvec::ArrayVec;
+
+use crate::config::Config;
+use crate::id::{Distance, NodeId};
+use crate::wire::message::Contact;
+
+/// A token as another node hands it out.
+pub type Token = ArrayVec<u8, 32>;
+
+/// The state of one lookup.
+pub struct Lookup {
+    target: NodeId,
+    /// The nearest contacts heard of, the nearest first; each id once, at most `shortlist_max`.
+    shortlist: Vec<Candidate>,
+    /// Queries sent, repeated ones included.
+    queries: usize,
+    k: usize,
+    alpha: usize,
+    queries_max: usize,
+    shortlist_max: usize,
+}
+
+struct Candidate {
+    distance: Distance,
+    contact: Contact,
+    state: State,
+}
+
+enum State {
+    /// Not asked yet.
+    Fresh,
+    /// Asked; it holds one of the alpha places.
+    Waiting { is_retry: bool },
+    /// Silent for the short wait: to be asked once more when there is nobody new to ask.
+    Late,
+    /// Silent twice.
+    Failed,
+    /// It answered, with this token if any.
+    Answered { token: Option<Token> },
+}
+
+/// A query to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Whom to ask.
+    pub contact: Contact,
+    /// Whether this repeats a query that was not answered.
+    pub is_retry: bool,
+}
+
+impl Lookup {
+    /// A lookup for `target` that knows nobody yet.
+    pub fn new(target: NodeId, config: &Config) -> Self {
+        Self {
+            target,
+            shortlist: Vec::new(),
+            queries: 0,
+            k: config.k,
+            alpha: config.alpha,
+            queries_max: config.lookup_queries,
+            shortlist_max: config.shortlist,
+        }
+    }
+
+    /// The id that is looked for.
+    pub fn target(&self) -> NodeId {
+        self.target
+    }
+
+    /// Takes note of a contact that somebody named, or that the own table lists.
+    pub fn add(&mut self, contact: Contact) {
+        self.insert(contact, State::Fresh);
+    }
+
+    /// The next query to send, to be called until it gives `None`.
+    #[must_use]
+    pub fn next_query(&mut self) -> Option<Query> {
+        if self.waiting() >= self.alpha || self.queries >= self.queries_max {
+            return None;
+        }
+        // New contacts first: a repetition seldom finds what they do not.
+        let at = self
+            .position_in_window(|state| matches!(state, State::Fresh))
+            .or_else(|| self.position_in_window(|state| matches!(state, State::Late)))?;
+        let candidate = &mut self.shortlist[at];
+        let is_retry = matches!(candidate.state, State::Late);
+        candidate.state = State::Waiting { is_retry };
+        self.queries += 1;
+        Some(Query { contact: candidate.contact, is_retry })
+    }
+
+    /// Notes an answer of `contact`, whatever was thought of it before.
+    pub fn answered(&mut self, contact: Contact, token: Option<Token>) {
+        match self.find(&contact.id) {
+            Ok(at) => self.shortlist[at].state = State::Answered { token },
+            Err(_) => self.insert(contact, State::Answered { token }),
+        }
+    }
+
+    /// Notes that the short wait for `id` is over.
+    pub fn late(&mut self, id: &NodeId) {
+        if let Ok(at) = self.find(id) {
+            let state = &mut self.shortlist[at].state;
+            match state {
+                State::Waiting { is_retry: false } => *state = State::Late,
+                State::Waiting { is_retry: true } => *state = State::Failed,
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes that `id` could not or would not answer.
+    pub fn failed(&mut self, id: &NodeId) {
+        if let Ok(at) = self.find(id) {
+            self.shortlist[at].state = State::Failed;
+        }
+    }
+
+    /// Whether the k nearest that may still answer have answered, or no query is left to spend.
+    pub fn is_done(&self) -> bool {
+        let pending = |state: &State| match state {
+            State::Waiting { .. } => true,
+            State::Fresh | State::Late => self.queries < self.queries_max,
+            State::Failed | State::Answered { .. } => false,
+        };
+        self.position_in_window(pending).is_none()
+    }
+
+    /// The nearest contacts that answered, at most k, the nearest first, each with its token.
+    pub fn closest(&self) -> impl Iterator<Item = (Contact, Option<&Token>)> {
+        self.shortlist
+            .iter()
+            .filter_map(|candidate| match &candidate.state {
+                State::Answered { token } => Some((candidate.contact, token.as_ref())),
+                _ => None,
+            })
+            .take(self.k)
+    }
+
+    /// Queries sent so far.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    fn waiting(&self) -> usize {
+        self.shortlist.iter().filter(|c| matches!(c.state, State::Waiting { .. })).count()
+    }
+
+    /// The first of the k nearest that did not fail for which `wanted` holds.
+    fn position_in_window(&self, wanted: impl Fn(&State) -> bool) -> Option<usize> {
+        self.shortlist
+            .iter()
+            .enumerate()
+            .filter(|(_, candidate)| !matches!(candidate.state, State::Failed))
+            .take(self.k)
+            .find(|(_, candidate)| wanted(&candidate.state))
+            .map(|(at, _)| at)
+    }
+
+    fn find(&self, id: &NodeId) -> Result<usize, usize> {
+        let distance = self.target.distance(id);
+        self.shortlist.binary_search_by_key(&distance, |candidate| candidate.distance)
+    }
+
+    fn insert(&mut self, contact: Contact, state: State) {
+        let Err(at) = self.find(&contact.id) else {
+            return;
+        };
+        if at >= self.shortlist_max {
+            return;
+        }
+        let distance = self.target.distance(&contact.id);
+        self.shortlist.insert(at, Candidate { distance, contact, state });
+        self.shortlist.truncate(self.shortlist_max);
+    }
+
+    /// Panics where the shortlist is out of order or a cap is passed.
+    pub fn check_invariants(&self) {
+        assert!(self.shortlist.is_sorted_by(|a, b| a.distance < b.distance));
+        assert!(self.shortlist.len() <= self.shortlist_max);
+        assert!(self.queries <= self.queries_max);
+        assert!(self.waiting() <= self.alpha);
+    }
+}

@@ -1,0 +1,15 @@
+//! The DHT node without socket, clock, lock or Python: [`protocol::Engine`] over its parts.
+//!
+//! The parts do not call each other. They keep state, answer questions and return decisions;
+//! `protocol` asks them and acts.
+
+
+
+
+pub mod guard;
+pub mod lookup;
+pub mod protocol;
+pub mod requests;
+pub mod routing;
+
+pub mod storage;

@@ -1,0 +1,584 @@
+//! The engine: one DHT node as a state machine over the parts beside it. It decides everything
+//! and does no I/O; the operations that callers start stand in [`operations`].
+
+mod operations;
+mod stats;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use chacha20::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+pub use self::operations::{Busy, Outcome, SeedState};
+pub use self::stats::{Refusal, Stats};
+use self::operations::{Home, Operation};
+use self::stats::Counters;
+use super::guard::Guard;
+use super::requests::{Due, OpId, Purpose, Question, Request, Requests};
+use super::routing::{Admission, Entry, MAX_CLOSEST, Table};
+use super::storage::{StoreError, Storage};
+use crate::config::Config;
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::wire::message::{
+    Body, Contact, Endpoint, ErrorCode, Kind, Message, Trailer, TxId, Want,
+};
+use crate::wire::native::{self, DecodeError, Lists};
+
+/// The bytes of a PING with a transaction id: what a request may cause beside its answer.
+const PROBE_LEN: usize = 47;
+/// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
+/// answer and a probe; the protocol asks for 400 at least.
+const PADDED_LEN: usize = 416;
+/// How often old records are swept out, and what part of the topics at a time: all of them in the
+/// default life of a record.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+const SWEEP_SHARE: usize = 180;
+
+/// One DHT node without socket and clock.
+///
+/// A driver feeds it datagrams ([`Engine::receive`]), commands and the time ([`Engine::tick`]),
+/// sends what it finds in its [`Outbox`], takes the events ([`Engine::poll_event`]), and comes back at
+/// [`Engine::next_deadline`] at the latest. `now` must never go back.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kadepy::dht::protocol::{Engine, Outbox};
+/// use kadepy::{Config, Endpoint, NodeId, Time};
+///
+/// let at = |port| Endpoint::new([127, 0, 0, 1], port);
+/// let config = Arc::new(Config::default());
+/// let mut engine = Engine::new(Time::ZERO, NodeId([1; 32]), at(4000), config, [0; 32]);
+///
+/// // A PING of v0.1 from another node: type 0, then its id.
+/// let mut ping = [vec![0], vec![2; 32]].concat();
+/// let mut outbox = Outbox::default();
+/// engine.receive(Time::ZERO, at(4001), &mut ping, &mut outbox);
+///
+/// let (to, pong) = outbox.iter().next().expect("a PONG");
+/// assert_eq!((to, pong[0], &pong[1..]), (at(4001), 1, &[1; 32][..]));
+/// ```
+pub struct Engine {
+    id: NodeId,
+    bound: Endpoint,
+    config: Arc<Config>,
+    rng: ChaCha20Rng,
+    table: Table,
+    requests: Requests,
+    storage: Storage,
+    guard: Guard,
+    operations: BTreeMap<OpId, Operation>,
+    next_op: OpId,
+    /// One entry for each of `operations` that has a deadline.
+    deadlines: BTreeSet<(Time, OpId)>,
+    home: Home,
+    events: VecDeque<Event>,
+    is_observed: bool,
+    counters: Counters,
+    born: Time,
+    /// When the last datagram came in: while none comes, silence proves nothing about a contact.
+    last_arrival: Time,
+    next_sweep: Time,
+}
+
+/// Datagrams to send, in order.
+#[derive(Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    /// Each with where it ends in `bytes`.
+    datagrams: Vec<(Endpoint, usize)>,
+}
+
+/// What an engine has to tell its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A lookup found peers that it had not found before.
+    Peers {
+        /// The lookup.
+        op: OpId,
+        /// The peers.
+        peers: Vec<Endpoint>,
+    },
+    /// An operation has ended.
+    Done {
+        /// The operation.
+        op: OpId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A packet that decodes, where [`Engine::observe`] asked for them.
+    Packet {
+        /// Its source.
+        from: Endpoint,
+        /// Its bytes.
+        datagram: Box<[u8]>,
+    },
+    /// The node has joined through its home contacts and lists so many contacts.
+    Joined(usize),
+    /// None of the node's home contacts answered; it tries again after so long.
+    Alone(Duration),
+}
+
+impl Engine {
+    /// A node with this id, bound to this address.
+    ///
+    /// `seed` seeds its random generator: from the system's generator in a node, from the run's seed
+    /// in a simulation.
+    pub fn new(now: Time, id: NodeId, bound: Endpoint, config: Arc<Config>, seed: [u8; 32]) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        Self {
+            id,
+            bound,
+            table: Table::new(now, id, &config),
+            requests: Requests::new(&config),
+            storage: Storage::new(id, &config),
+            guard: Guard::new(&config, &mut rng),
+            config,
+            rng,
+            operations: BTreeMap::new(),
+            next_op: 0,
+            deadlines: BTreeSet::new(),
+            home: Home::default(),
+            events: VecDeque::new(),
+            is_observed: false,
+            counters: Counters::default(),
+            born: now,
+            last_arrival: now,
+            next_sweep: now,
+        }
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The routing table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Whether every packet that decodes is to be reported as [`Event::Packet`].
+    pub fn observe(&mut self, every_packet: bool) {
+        self.is_observed = every_packet;
+    }
+
+    /// Takes one datagram in; answers go to `out`.
+    pub fn receive(&mut self, now: Time, from: Endpoint, datagram: &mut [u8], out: &mut Outbox) {
+        self.counters.bytes_in += datagram.len() as u64;
+        self.last_arrival = now;
+        let mut lists = Lists::default();
+        let message = match native::decode(datagram, &mut lists) {
+            Ok(message) => message,
+            Err(error) => return self.refuse(error.into()),
+        };
+        self.counters.packets_in[message.body.kind() as usize] += 1;
+        if self.is_observed {
+            self.events.push_back(Event::Packet { from, datagram: (&*datagram).into() });
+        }
+        if !from.is_sendable() || self.is_own(&from) {
+            return self.refuse(Refusal::Source);
+        }
+        if [NodeId::ZERO, NodeId::MAX, self.id].contains(&message.sender) {
+            return self.refuse(Refusal::SenderId);
+        }
+        match message.body.kind() {
+            Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
+                let allowance = self.guard.allowance(&from, datagram.len());
+                let used = self.serve(now, from, &message, allowance, out);
+                self.consider(from, &message, allowance - used);
+            }
+            Kind::Pong | Kind::FoundNodes | Kind::Peers | Kind::Announced | Kind::Error => {
+                self.take_reply(now, from, &message, out);
+            }
+            Kind::Application => {}
+        }
+    }
+
+    /// Does what time has made due; to be called after every batch of calls and at
+    /// [`Engine::next_deadline`].
+    pub fn tick(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(due) = self.requests.due(now) {
+            match due {
+                Due::Late(request) => self.late(now, request, out),
+                Due::Expired(request) => self.expired(now, request),
+            }
+        }
+        self.end_overdue(now);
+        while let Some(candidate) = self.guard.candidates().next(now) {
+            if self.table.get(&candidate.id).is_none() && !self.requests.is_asking(candidate.endpoint) {
+                self.guard.candidates().asked(now);
+                self.ask(now, candidate.endpoint, Some(candidate.id), Question::Ping, Purpose::Candidate, false, out);
+            }
+        }
+        self.rejoin(now, out);
+        self.refresh(now, out);
+        if self.storage.records() > 0 && now >= self.next_sweep {
+            self.next_sweep = now + SWEEP_INTERVAL;
+            self.storage.sweep(now, self.config.topics.div_ceil(SWEEP_SHARE));
+        }
+    }
+
+    /// When [`Engine::tick`] has something to do next, if nothing comes before.
+    pub fn next_deadline(&mut self) -> Option<Time> {
+        [
+            self.requests.next_wake(),
+            self.deadlines.first().map(|&(at, _)| at),
+            self.guard.candidates().next_at(),
+            self.next_rejoin(),
+            (!self.table.is_empty()).then(|| self.table.next_stale()),
+            (self.storage.records() > 0).then_some(self.next_sweep),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next event, to be called until it gives `None`.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Sends a packet of any type with these bytes as its body.
+    pub fn send(&mut self, to: Endpoint, kind: u8, payload: &[u8], out: &mut Outbox) {
+        self.counters.packets_out[usize::from(kind).min(Kind::Application as usize)] += 1;
+        let start = out.bytes.len();
+        out.bytes.push(kind);
+        out.bytes.extend_from_slice(&self.id.0);
+        out.bytes.extend_from_slice(payload);
+        self.finish(to, start, out);
+    }
+
+    /// Forgets the stored records of `age` or more.
+    pub fn clean_storage(&mut self, now: Time, age: Duration) {
+        self.storage.cleanup(now, age);
+    }
+
+    /// What the node did so far and holds now.
+    pub fn stats(&self, now: Time) -> Stats {
+        Stats {
+            counters: self.counters.clone(),
+            rtt: self.requests.smoothed_rtt(),
+            lookups_active: self.operations.values().filter(|op| op.is_lookup()).count(),
+            contacts: self.table.len(),
+            topics: self.storage.topics(),
+            records: self.storage.records(),
+            uptime: now - self.born,
+        }
+    }
+
+    /// Notes something that came in and was not served.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.counters.refused[refusal as usize] += 1;
+    }
+
+    /// Answers a request in at most `allowance` bytes; returns how many it took.
+    fn serve(
+        &mut self,
+        now: Time,
+        from: Endpoint,
+        request: &Message<'_>,
+        allowance: usize,
+        out: &mut Outbox,
+    ) -> usize {
+        let asked = request.trailer;
+        let trailer = asked.map(|asked| Trailer {
+            txid: asked.txid,
+            endpoint: Some(from),
+            ..Trailer::default()
+        });
+        let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
+        let mut reply = Message::new(self.id, Body::Pong, trailer);
+        let nodes: ArrayVec<Contact, MAX_CLOSEST>;
+        let mut peers: ArrayVec<Endpoint, 128> = ArrayVec::new();
+        let token;
+
+        match request.body {
+            Body::Ping => {}
+            Body::FindNode { target } => {
+                reply.body = Body::FoundNodes;
+                nodes = self.closest_for(&from, want, &target);
+                reply.nodes = &nodes;
+            }
+            Body::GetPeers { topic } => {
+                token = self.guard.token(now, &from, &topic);
+                if let Some(trailer) = &mut reply.trailer {
+                    trailer.token = Some(&token);
+                }
+                let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
+                let max = self.config.reply_peers;
+                self.storage.sample(now, topic, max, wanted, &mut self.rng, &mut peers);
+                reply.body = if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
+                reply.peers = &peers;
+                nodes = self.closest_for(&from, want, &topic);
+                reply.nodes = &nodes;
+            }
+            Body::AnnouncePeer { topic, port } => {
+                let Some(body) = self.store(now, from, topic, port, asked) else {
+                    return 0;
+                };
+                reply.body = body;
+            }
+            _ => return 0,
+        }
+        self.transmit(from, &reply, allowance, 0, out)
+    }
+
+    /// Stores an announced peer; gives the answer, where there is to be one.
+    fn store(
+        &mut self,
+        now: Time,
+        from: Endpoint,
+        topic: NodeId,
+        port: u16,
+        trailer: Option<Trailer<'_>>,
+    ) -> Option<Body<'static>> {
+        let implied = trailer.is_some_and(|trailer| trailer.implied_port);
+        let port = if implied { from.port() } else { port };
+        if port == 0 {
+            self.refuse(Refusal::Malformed);
+            return None;
+        }
+        let may = match trailer.and_then(|trailer| trailer.token) {
+            Some(token) => self.guard.accepts_token(now, &from, &topic, token),
+            None => self.guard.trusts_legacy(&from),
+        };
+        let (refusal, code, text) = if !may {
+            (Refusal::Token, ErrorCode::BadToken, "bad token: get one by GET_PEERS from this address")
+        } else {
+            match self.storage.store(now, topic, from.with_port(port)) {
+                Ok(()) => return trailer.map(|_| Body::Announced { topic }),
+                Err(StoreError::Quota) => {
+                    (Refusal::Storage, ErrorCode::StorageFull, "too many records from this address")
+                }
+                Err(StoreError::Full) => (Refusal::Storage, ErrorCode::StorageFull, "storage full"),
+            }
+        };
+        self.refuse(refusal);
+        trailer.and_then(|trailer| trailer.txid).map(|_| Body::Error { code: code as u8, text })
+    }
+
+    /// Makes the sender of a request a candidate for the table, where what is left of the
+    /// allowance pays for asking it.
+    fn consider(&mut self, from: Endpoint, request: &Message<'_>, allowance_left: usize) {
+        let is_welcome = allowance_left >= PROBE_LEN
+            && !request.trailer.is_some_and(|trailer| trailer.read_only)
+            && self.table.get(&request.sender).is_none()
+            && self.table.has_use_for(&request.sender)
+            && !self.requests.is_asking(from);
+        let contact = Contact { id: request.sender, endpoint: from };
+        if is_welcome && !self.guard.candidates().push(contact) {
+            self.refuse(Refusal::Candidates);
+        }
+    }
+
+    fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
+        let trusts_legacy = self.guard.trusts_legacy(&from);
+        let Some((request, round_trip)) = self.requests.answer(now, from, reply, trusts_legacy) else {
+            return self.refuse(Refusal::Unsolicited);
+        };
+        let contact = Contact { id: reply.sender, endpoint: from };
+        if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
+            if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
+                self.check(now, listed, out);
+            }
+        }
+        if let Purpose::Op(op) = request.purpose {
+            self.operation_answered(now, op, request, contact, reply, round_trip, out);
+        }
+    }
+
+    fn late(&mut self, now: Time, request: Request, out: &mut Outbox) {
+        match request.purpose {
+            Purpose::Op(op) => self.operation_late(now, op, request, out),
+            Purpose::Check if !request.is_retry => {
+                self.ask(now, request.to, request.id, request.question, Purpose::Check, true, out);
+            }
+            Purpose::Check | Purpose::Candidate | Purpose::Nothing => {}
+        }
+    }
+
+    fn expired(&mut self, now: Time, request: Request) {
+        self.counters.timeouts += 1;
+        if let Purpose::Op(op) = request.purpose {
+            self.operation_expired(now, op);
+        }
+        let is_proof = request.is_retry && self.last_arrival > request.sent;
+        if let (true, Some(id)) = (is_proof, request.id) {
+            self.table.failed(now, &Contact { id, endpoint: request.to });
+        }
+    }
+
+    /// Asks a listed contact whether it is still there.
+    fn check(&mut self, now: Time, contact: Contact, out: &mut Outbox) {
+        if !self.requests.is_asking(contact.endpoint) {
+            self.ask(now, contact.endpoint, Some(contact.id), Question::Ping, Purpose::Check, false, out);
+        }
+    }
+
+    /// Looks up an id in each bucket that no lookup went through for long.
+    fn refresh(&mut self, now: Time, out: &mut Outbox) {
+        while !self.table.is_empty() {
+            let random = self.random_id();
+            let Some(target) = self.table.stale(now, &random) else {
+                return;
+            };
+            self.start_refresh(now, target, None, out);
+        }
+    }
+
+    /// Sends a question; whether there was room for one more.
+    #[expect(clippy::too_many_arguments, reason = "a request is what these say, and no two belong together")]
+    fn ask(
+        &mut self,
+        now: Time,
+        to: Endpoint,
+        id: Option<NodeId>,
+        question: Question,
+        purpose: Purpose,
+        is_retry: bool,
+        out: &mut Outbox,
+    ) -> bool {
+        let (body, pad_to) = match question {
+            Question::Ping => (Body::Ping, 0),
+            Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
+            Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
+            Question::Announce(_) => unreachable!("an announce has a port and a token: see `send_announce`"),
+        };
+        let request = Request { to, id, question, purpose, sent: now, is_retry };
+        self.open_request(request, body, Trailer::default(), pad_to, out)
+    }
+
+    /// Sends an announce of `topic` with this node's own port where `port` is none.
+    fn send_announce(&mut self, request: Request, topic: NodeId, port: Option<u16>, token: Option<&[u8]>, out: &mut Outbox) -> bool {
+        let body = Body::AnnouncePeer { topic, port: port.unwrap_or(self.bound.port()) };
+        let trailer = Trailer { token, implied_port: port.is_none(), ..Trailer::default() };
+        self.open_request(request, body, trailer, 0, out)
+    }
+
+    fn open_request(&mut self, request: Request, body: Body<'_>, trailer: Trailer<'_>, pad_to: usize, out: &mut Outbox) -> bool {
+        if !self.requests.has_room() {
+            self.refuse(Refusal::Busy);
+            return false;
+        }
+        let mut txid = TxId([0; 8]);
+        self.rng.fill_bytes(&mut txid.0);
+        let trailer = Trailer { txid: Some(txid), ..trailer };
+        let message = Message::new(self.id, body, Some(trailer));
+        let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
+        self.requests.open(txid, request, known_rtt);
+        self.counters.requests += 1;
+        self.transmit(request.to, &message, native::MAX_SENT, pad_to, out);
+        true
+    }
+
+    /// Writes a message to `out`; returns the bytes that go over the wire.
+    fn transmit(&mut self, to: Endpoint, message: &Message<'_>, limit: usize, pad_to: usize, out: &mut Outbox) -> usize {
+        let start = out.bytes.len();
+        if native::encode(message, limit, pad_to, &mut out.bytes).is_none() {
+            return 0;
+        }
+        self.counters.packets_out[message.body.kind() as usize] += 1;
+        self.finish(to, start, out)
+    }
+
+    /// Closes the datagram that begins at `start`.
+    fn finish(&mut self, to: Endpoint, start: usize, out: &mut Outbox) -> usize {
+        let len = out.bytes.len() - start;
+        self.counters.bytes_out += len as u64;
+        out.datagrams.push((to, out.bytes.len()));
+        len
+    }
+
+    /// The contacts to list in an answer to `from`, the nearest to `target` first.
+    fn closest_for(&self, from: &Endpoint, want: Want, target: &NodeId) -> ArrayVec<Contact, MAX_CLOSEST> {
+        self.table.closest(target, self.config.k, |entry| {
+            let endpoint = &entry.contact.endpoint;
+            entry.is_reliable() && want.includes(endpoint) && is_for(endpoint, from)
+        })
+    }
+
+    /// The nodes that `reply` lists and that are worth asking.
+    fn believable<'a>(&self, from: Endpoint, reply: &Message<'a>) -> impl Iterator<Item = Contact> + use<'a, '_> {
+        let has_trailer = reply.trailer.is_some();
+        reply.nodes.iter().take(MAX_CLOSEST).copied().filter(move |node| {
+            ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
+                && !self.is_own(&node.endpoint)
+                && self.reaches(&node.endpoint)
+                && self.guard.believes(&node.endpoint, &from, has_trailer)
+        })
+    }
+
+    /// Whether this node's socket can send there.
+    pub fn reaches(&self, endpoint: &Endpoint) -> bool {
+        endpoint.is_ipv4() == self.bound.is_ipv4()
+    }
+
+    /// Whether a packet from there can only be this node's own.
+    fn is_own(&self, endpoint: &Endpoint) -> bool {
+        endpoint.port() == self.bound.port()
+            && if self.bound.ip().is_unspecified() { endpoint.ip().is_loopback() } else { *endpoint == self.bound }
+    }
+
+    fn random_id(&mut self) -> NodeId {
+        let mut id = NodeId::ZERO;
+        self.rng.fill_bytes(&mut id.0);
+        id
+    }
+
+    /// Panics where a part's invariants or those between the parts are broken.
+    pub fn check_invariants(&self) {
+        self.table.check_invariants();
+        self.requests.check_invariants();
+        self.storage.check_invariants();
+        self.guard.check_invariants();
+        assert!(self.table.get(&self.id).is_none());
+        for (id, operation) in &self.operations {
+            operation.check_invariants();
+            assert!(operation.deadline.is_none_or(|at| self.deadlines.contains(&(at, *id))));
+        }
+        assert_eq!(
+            self.deadlines.len(),
+            self.operations.values().filter(|operation| operation.deadline.is_some()).count()
+        );
+    }
+}
+
+/// Whether `listed` is an address to name to `asker`: local ones mean nothing outside.
+fn is_for(listed: &Endpoint, asker: &Endpoint) -> bool {
+    asker.is_local() || !listed.is_local()
+}
+
+impl Outbox {
+    /// The datagrams, in the order in which they are to leave.
+    pub fn iter(&self) -> impl Iterator<Item = (Endpoint, &[u8])> {
+        let starts = std::iter::once(0).chain(self.datagrams.iter().map(|&(_, end)| end));
+        self.datagrams.iter().zip(starts).map(|(&(to, end), start)| (to, &self.bytes[start..end]))
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+    }
+
+    /// Empties it, keeping its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.datagrams.clear();
+    }
+}
+
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Short => Refusal::Short,
+            DecodeError::Oversize => Refusal::Oversize,
+            DecodeError::UnknownType(_) => Refusal::UnknownType,
+            DecodeError::Body | DecodeError::Trailer => Refusal::Malformed,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! One UDP socket, and all that differs between systems: options, error codes.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, Type};
+
+/// A bound, non-blocking UDP socket. Any thread may send on it.
+pub struct Socket(mio::net::UdpSocket);
+
+/// What an error of the socket asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Try the same call again.
+    Retry,
+    /// There is nothing to receive, or no room to send: come back later.
+    Wait,
+    /// The news of an earlier datagram's fate, which anybody may forge: nothing has happened.
+    Ignore,
+    /// A datagram longer than the buffer.
+    Oversize,
+    /// This datagram is lost; the socket is fine.
+    Count,
+    /// The socket is gone: bind a new one.
+    Rebind,
+}
+
+impl Socket {
+    /// Binds to `address`, where port 0 lets the system choose, and asks for `receive_buffer` bytes
+    /// of buffer; the system may give less.
+    ///
+    /// # Errors
+    ///
+    /// The system's: the address in use, not available, or not permitted.
+    pub fn bind(address: SocketAddr, receive_buffer: usize) -> io::Result<Self> {
+        let domain = Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Less buffer costs packets under load and nothing else, so what is refused is not missed.
+        let _ = socket.set_recv_buffer_size(receive_buffer);
+        ignore_port_unreachable(&socket)?;
+        socket.bind(&address.into())?;
+        socket.set_nonblocking(true)?;
+        Ok(Self(mio::net::UdpSocket::from_std(socket.into())))
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Lets `registry`'s poll wake when there is something to receive.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.0.register(registry, token, Interest::READABLE)
+    }
+
+    /// Takes one datagram, cut to `buffer`: its length and source.
+    ///
+    /// # Errors
+    ///
+    /// See [`remedy`].
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        self.0.recv_from(buffer)
+    }
+
+    /// Sends one datagram.
+    ///
+    /// # Errors
+    ///
+    /// See [`remedy`].
+    pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
+        self.0.send_to(datagram, to)
+    }
+
+    /// The file descriptor.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> i32 {
+        use std::os::fd::AsRawFd;
+        self.0.as_raw_fd()
+    }
+}
+
+/// What to do about an error of [`Socket::receive`] or [`Socket::send`].
+pub fn remedy(error: &io::Error) -> Remedy {
+    match error.kind() {
+        ErrorKind::Interrupted => Remedy::Retry,
+        ErrorKind::WouldBlock => Remedy::Wait,
+        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Remedy::Ignore,
+        _ => match error.raw_os_error() {
+            Some(code) => remedy_for_code(code),
+            None => Remedy::Count,
+        },
+    }
+}
+
+#[cfg(unix)]
+fn remedy_for_code(code: i32) -> Remedy {
+    // The same on every Unix: EBADF 9, ENODEV 19. ENOTSOCK is what a descriptor gives that now is
+    // something else.
+    const BAD_DESCRIPTOR: i32 = 9;
+    const NO_DEVICE: i32 = 19;
+    const NOT_A_SOCKET: i32 = if cfg!(target_os = "linux") { 88 } else { 38 };
+    match code {
+        BAD_DESCRIPTOR | NO_DEVICE | NOT_A_SOCKET => Remedy::Rebind,
+        _ => Remedy::Count,
+    }
+}
+
+#[cfg(windows)]
+fn remedy_for_code(code: i32) -> Remedy {
+    use windows_sys::Win32::Networking::WinSock::{WSAEBADF, WSAEMSGSIZE, WSAENETRESET, WSAENOTSOCK};
+    match code {
+        WSAEMSGSIZE => Remedy::Oversize,
+        WSAENETRESET => Remedy::Ignore,
+        WSAEBADF | WSAENOTSOCK => Remedy::Rebind,
+        _ => Remedy::Count,
+    }
+}
+
+/// Windows reports an ICMP "port unreachable" as a failed receive on the sending socket, and so
+/// lets strangers disturb it; the other systems do not, on a socket that is not connected.
+#[cfg(not(windows))]
+#[expect(clippy::unnecessary_wraps, reason = "on Windows it can fail")]
+fn ignore_port_unreachable(_: &socket2::Socket) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "no safe interface sets SIO_UDP_CONNRESET")]
+fn ignore_port_unreachable(socket: &socket2::Socket) -> io::Result<()> {
+    use std::os::windows::io::AsRawSocket;
+    use std::ptr::null_mut;
+    use windows_sys::Win32::Networking::WinSock::{SIO_UDP_CONNRESET, SOCKET, WSAIoctl};
+
+    let off: u32 = 0;
+    let mut returned: u32 = 0;
+    // SAFETY: the socket is open, the input points to the four bytes whose length is given, there
+    // is no output buffer, and `returned` outlives the call, which is not overlapped.
+    let status = unsafe {
+        WSAIoctl(
+            socket.as_raw_socket() as SOCKET,
+            SIO_UDP_CONNRESET,
+            (&raw const off).cast(),
+            size_of::<u32>() as u32,
+            null_mut(),
+            0,
+            &raw mut returned,
+            null_mut(),
+            None,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

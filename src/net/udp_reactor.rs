@@ -1,0 +1,299 @@
+//! The thread that serves a socket: it receives a batch, lets its [`Host`] work on it, and waits for
+//! more or for the host's next deadline; until it is closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Token, Waker};
+use parking_lot::Mutex;
+
+use super::socket::{Remedy, Socket, remedy};
+use crate::dht::protocol::Outbox;
+use crate::time::Time;
+use crate::wire::message::Endpoint;
+use crate::wire::native::MAX_READ;
+
+/// Datagrams taken from the socket before the host gets them: enough to share one lock among many,
+/// few enough that an answer does not wait for them.
+const BATCH: usize = 32;
+/// One byte more than is read, so that a longer datagram is known to be one.
+const BUFFER_LEN: usize = MAX_READ + 1;
+/// The wait before a lost socket is bound again, which doubles with each failure.
+const REBIND_MIN: Duration = Duration::from_millis(100);
+const REBIND_MAX: Duration = Duration::from_secs(30);
+
+const SOCKET: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// What the reactor serves.
+pub trait Host: Send + Sync + 'static {
+    /// Works on a batch, which may be empty, at `now`, and sends what comes of it, for which `out` is
+    /// empty room; gives the next deadline.
+    fn turn(&self, now: Time, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
+
+    /// The socket was lost (`Err`: and binding it again failed), or is there again.
+    fn socket_changed(&self, news: SocketNews<'_>);
+
+    /// The thread has ended, by itself only through a bug.
+    fn ended(&self, panicked: bool);
+}
+
+/// What happens to the socket of a running reactor.
+pub enum SocketNews<'a> {
+    /// It is gone.
+    Lost,
+    /// Binding it again failed; it is tried again after so long.
+    RebindFailed(&'a io::Error, Duration),
+    /// It is bound again.
+    Rebound,
+}
+
+/// Datagrams as received, each with its source.
+pub struct Batch {
+    buffers: Box<[[u8; BUFFER_LEN]]>,
+    received: Vec<(Endpoint, usize)>,
+    /// Datagrams too long for the buffer, where the system does not deliver them cut.
+    pub oversize: usize,
+}
+
+impl Batch {
+    /// The datagrams.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Endpoint, &mut [u8])> {
+        let buffers = self.buffers.iter_mut();
+        self.received.iter().zip(buffers).map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
+    }
+}
+
+/// What a running reactor shares with the threads that use it.
+pub struct Link {
+    /// `None` while the socket is lost, and after the end.
+    socket: Mutex<Option<Arc<Socket>>>,
+    /// Where it is bound, with the port that the system chose.
+    address: SocketAddr,
+    receive_buffer: usize,
+    waker: Waker,
+    started: Instant,
+    is_lost: AtomicBool,
+    is_closing: AtomicBool,
+    send_failures: AtomicU64,
+    receive_failures: AtomicU64,
+}
+
+/// A socket that is bound and not served yet.
+pub struct Reactor {
+    poll: Poll,
+    link: Arc<Link>,
+}
+
+impl Reactor {
+    /// Binds a socket to `address`.
+    ///
+    /// # Errors
+    ///
+    /// The system's, see [`Socket::bind`].
+    pub fn bind(address: SocketAddr, receive_buffer: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let mut socket = Socket::bind(address, receive_buffer)?;
+        socket.register(poll.registry(), SOCKET)?;
+        let address = socket.local_address()?;
+        #[expect(clippy::disallowed_methods, reason = "the epoch of this driver's time")]
+        let started = Instant::now();
+        let link = Link {
+            socket: Mutex::new(Some(Arc::new(socket))),
+            address,
+            receive_buffer,
+            waker,
+            started,
+            is_lost: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
+            send_failures: AtomicU64::new(0),
+            receive_failures: AtomicU64::new(0),
+        };
+        Ok(Self { poll, link: Arc::new(link) })
+    }
+
+    /// What other threads need of it.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Serves `host` on a thread of its own until [`Link::close`].
+    ///
+    /// # Errors
+    ///
+    /// The system's, where it gives no thread.
+    pub fn spawn(self, host: Arc<impl Host>) -> io::Result<JoinHandle<()>> {
+        let name = format!("kadepy-{}", self.link.address.port());
+        std::thread::Builder::new().name(name).spawn(move || {
+            let link = Arc::clone(&self.link);
+            let run = AssertUnwindSafe(|| self.run(&*host));
+            let panicked = catch_unwind(run).is_err();
+            *link.socket.lock() = None;
+            host.ended(panicked);
+        })
+    }
+
+    fn run(mut self, host: &impl Host) {
+        let link = Arc::clone(&self.link);
+        let mut events = Events::with_capacity(4);
+        let mut out = Outbox::default();
+        let mut batch = Batch {
+            buffers: vec![[0; BUFFER_LEN]; BATCH].into_boxed_slice(),
+            received: Vec::with_capacity(BATCH),
+            oversize: 0,
+        };
+        let mut rebinding: Option<Rebinding> = None;
+
+        while !link.is_closing.load(Ordering::Acquire) {
+            let is_full = self.receive(&mut batch);
+            let deadline = host.turn(link.now(), &mut batch, &mut out);
+            out.clear();
+
+            if link.is_lost.swap(false, Ordering::AcqRel) && rebinding.is_none() {
+                host.socket_changed(SocketNews::Lost);
+                *link.socket.lock() = None;
+                rebinding = Some(Rebinding { at: link.now(), wait: REBIND_MIN });
+            }
+            if let Some(attempt) = &mut rebinding {
+                if link.now() >= attempt.at && self.rebind(host, attempt) {
+                    rebinding = None;
+                    continue;
+                }
+            }
+            let wake_at = [deadline, rebinding.as_ref().map(|attempt| attempt.at)].into_iter().flatten().min();
+            // A full batch says that more is waiting, for which the poll would not wake again.
+            let timeout = if is_full { Some(Duration::ZERO) } else { wake_at.map(|at| at - link.now()) };
+            if let Err(error) = self.poll.poll(&mut events, timeout) {
+                // Interrupted; anything else would repeat itself at once.
+                if error.kind() != io::ErrorKind::Interrupted {
+                    std::thread::sleep(REBIND_MIN);
+                }
+            }
+        }
+    }
+
+    /// Receives until there is nothing more or the batch is full; whether it is full.
+    fn receive(&self, batch: &mut Batch) -> bool {
+        batch.received.clear();
+        batch.oversize = 0;
+        let Some(socket) = self.link.socket() else {
+            return false;
+        };
+        // Errors come out of the same budget, so that no storm of them keeps us here.
+        for _ in 0..BATCH {
+            let buffer = &mut batch.buffers[batch.received.len()];
+            match socket.receive(buffer) {
+                Ok((len, from)) => batch.received.push((from.into(), len)),
+                Err(error) => match remedy(&error) {
+                    Remedy::Wait => return false,
+                    Remedy::Retry | Remedy::Ignore => {}
+                    Remedy::Oversize => batch.oversize += 1,
+                    Remedy::Count => {
+                        self.link.receive_failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Remedy::Rebind => {
+                        self.link.is_lost.store(true, Ordering::Release);
+                        return false;
+                    }
+                },
+            }
+        }
+        true
+    }
+
+    fn rebind(&self, host: &impl Host, attempt: &mut Rebinding) -> bool {
+        let bound = Socket::bind(self.link.address, self.link.receive_buffer).and_then(|mut socket| {
+            socket.register(self.poll.registry(), SOCKET)?;
+            Ok(socket)
+        });
+        match bound {
+            Ok(socket) => {
+                *self.link.socket.lock() = Some(Arc::new(socket));
+                host.socket_changed(SocketNews::Rebound);
+                true
+            }
+            Err(error) => {
+                host.socket_changed(SocketNews::RebindFailed(&error, attempt.wait));
+                attempt.at = self.link.now() + attempt.wait;
+                attempt.wait = (attempt.wait * 2).min(REBIND_MAX);
+                false
+            }
+        }
+    }
+}
+
+/// When a lost socket is bound again.
+struct Rebinding {
+    at: Time,
+    wait: Duration,
+}
+
+impl Link {
+    /// Where the socket is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The time since the socket was bound.
+    pub fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    /// Sends datagrams from the calling thread. What cannot be sent is counted and lost.
+    pub fn send(&self, out: &Outbox) {
+        if out.is_empty() {
+            return;
+        }
+        let Some(socket) = self.socket() else {
+            self.send_failures.fetch_add(out.iter().count() as u64, Ordering::Relaxed);
+            return;
+        };
+        for (to, datagram) in out.iter() {
+            while let Err(error) = socket.send(datagram, to.into()) {
+                match remedy(&error) {
+                    Remedy::Retry => continue,
+                    Remedy::Rebind => {
+                        self.is_lost.store(true, Ordering::Release);
+                        self.wake();
+                    }
+                    Remedy::Wait | Remedy::Ignore | Remedy::Oversize | Remedy::Count => {}
+                }
+                self.send_failures.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+        }
+    }
+
+    /// Makes the thread take its next turn now.
+    pub fn wake(&self) {
+        // It fails only where the thread is awake anyway, or gone.
+        let _ = self.waker.wake();
+    }
+
+    /// Makes the thread end.
+    pub fn close(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Datagrams that the system refused to send and errors while receiving, so far.
+    pub fn failures(&self) -> (u64, u64) {
+        (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
+    }
+
+    /// The socket's file descriptor, while there is one.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> Option<i32> {
+        self.socket().map(|socket| socket.descriptor())
+    }
+
+    fn socket(&self) -> Option<Arc<Socket>> {
+        self.socket.lock().clone()
+    }
+}

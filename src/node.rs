@@ -1,0 +1,575 @@
+//! A running node: it owns the engine, the socket and the thread, and lets any thread use them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use log::Level;
+use parking_lot::Mutex;
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::dht::protocol::{Busy, Engine, Event, Outbox, Outcome, Refusal, Stats};
+use crate::dht::requests::{OpId, Question};
+use crate::dht::routing::Entry;
+use crate::id::NodeId;
+use crate::net::udp_reactor::{Batch, Host, Link, Reactor, SocketNews};
+use crate::time::Time;
+use crate::utils::random;
+use crate::wire::message::Endpoint;
+
+/// The longest that [`Node::close`] takes.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+
+/// A node on a UDP socket, served by a thread of its own until it is closed or dropped.
+///
+/// ```
+/// use std::time::Duration;
+/// use kadepy::node::{Node, Reply};
+/// use kadepy::{Config, Endpoint};
+///
+/// let [a, b] = [(); 2].map(|()| {
+///     Node::start("127.0.0.1:0".parse().unwrap(), None, Config::default()).unwrap()
+/// });
+/// let answer = a.ping(b.address().into(), Some(Duration::from_secs(2)))?;
+/// assert!(matches!(answer.wait(Duration::from_secs(5)), Ok(Some(Reply::Done(_)))));
+/// a.close();
+/// # Ok::<(), kadepy::node::CommandError>(())
+/// ```
+pub struct Node {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    id: NodeId,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    link: Arc<Link>,
+    notices: OnceLock<Notices>,
+    wants_log: AtomicBool,
+    is_closed: AtomicBool,
+    /// Whether this is the copy of a node in a forked child, where its thread does not exist and
+    /// a lock may be held for ever.
+    is_abandoned: AtomicBool,
+    /// Nothing is ever sent: it is disconnected when the thread has ended.
+    thread_lives: Mutex<Option<Sender<()>>>,
+    thread_ended: Receiver<()>,
+}
+
+struct State {
+    engine: Engine,
+    waiters: BTreeMap<OpId, Sender<Reply>>,
+    /// When the reactor wakes by itself.
+    wakes_at: Option<Time>,
+}
+
+/// What comes back from an operation: any number of `Peers`, then one `Done`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Peers that were not found before.
+    Peers(Vec<Endpoint>),
+    /// The end.
+    Done(Outcome),
+}
+
+/// Something to be told by whoever dispatches to the application.
+#[derive(Debug)]
+pub enum Notice {
+    /// A packet came in.
+    Packet {
+        /// Its source.
+        from: Endpoint,
+        /// Its bytes, of which it is known that they decode.
+        datagram: Box<[u8]>,
+    },
+    /// Something worth a line in a log.
+    Log {
+        /// How grave it is.
+        level: Level,
+        /// The line.
+        text: String,
+    },
+    /// The node is closed.
+    Closed,
+}
+
+/// The queue of notices: bounded, the oldest goes first.
+struct Notices {
+    sender: Sender<Notice>,
+    receiver: Receiver<Notice>,
+    dropped: AtomicU64,
+}
+
+/// Why a command was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CommandError {
+    /// The node is closed.
+    #[error("the node is closed")]
+    Closed,
+    /// The node belongs to the parent of this process.
+    #[error("the node belongs to the parent process: after a fork the child makes its own")]
+    Forked,
+    /// Too much is under way.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+/// An operation under way. Dropping it ends the operation.
+pub struct Pending {
+    op: OpId,
+    replies: Receiver<Reply>,
+    shared: Arc<Shared>,
+}
+
+impl Node {
+    /// Binds to `address` and starts; without an `id`, with a random one.
+    ///
+    /// # Errors
+    ///
+    /// The system's, where it gives no such address, no thread or no randomness.
+    pub fn start(address: SocketAddr, id: Option<NodeId>, config: Config) -> io::Result<Self> {
+        let id = match id {
+            Some(id) => id,
+            None => NodeId(random::bytes()?),
+        };
+        let seed = random::bytes()?;
+        let reactor = Reactor::bind(address, config.receive_buffer)?;
+        let link = Arc::clone(reactor.link());
+        let engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
+        let (thread_lives, thread_ended) = bounded(0);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
+            link,
+            notices: OnceLock::new(),
+            wants_log: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
+            thread_lives: Mutex::new(Some(thread_lives)),
+            thread_ended,
+        });
+        let thread = reactor.spawn(Arc::clone(&shared))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where the socket is bound.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.link.address()
+    }
+
+    /// Whether the node was closed, or left behind by a fork.
+    pub fn is_closed(&self) -> bool {
+        self.check_open().is_err()
+    }
+
+    /// Whether the node can take commands.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Closed`] or [`CommandError::Forked`].
+    pub fn check_open(&self) -> Result<(), CommandError> {
+        self.shared.check_open()
+    }
+
+    /// See [`Engine::ping`].
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError`]; likewise for every command.
+    pub fn ping(&self, to: Endpoint, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+        self.operation(|engine, now, out| engine.ping(now, to, timeout, out))
+    }
+
+    /// See [`Engine::find_node`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn find_node(&self, target: NodeId, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+        self.operation(|engine, now, out| engine.find_node(now, target, timeout, out))
+    }
+
+    /// See [`Engine::get_peers`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn get_peers(&self, topic: NodeId, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+        self.operation(|engine, now, out| engine.get_peers(now, topic, timeout, out))
+    }
+
+    /// See [`Engine::announce_peer`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn announce_peer(
+        &self,
+        topic: NodeId,
+        port: Option<u16>,
+        timeout: Option<Duration>,
+    ) -> Result<Pending, CommandError> {
+        self.operation(|engine, now, out| engine.announce_peer(now, topic, port, timeout, out))
+    }
+
+    /// See [`Engine::join`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn join(&self, seeds: Vec<Endpoint>, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+        self.operation(|engine, now, out| engine.join(now, seeds, timeout, out))
+    }
+
+    /// See [`Engine::expect_seeds`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn expect_seeds(&self) -> Result<(), CommandError> {
+        self.shared.command(|state, _, _| state.engine.expect_seeds())
+    }
+
+    /// See [`Engine::stay_joined`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn stay_joined(&self, seeds: Vec<Endpoint>) -> Result<(), CommandError> {
+        self.shared.command(|state, now, _| state.engine.stay_joined(now, seeds))
+    }
+
+    /// See [`Engine::fire`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn fire(&self, to: Endpoint, question: Question) -> Result<(), CommandError> {
+        self.shared.command(|state, now, out| state.engine.fire(now, to, question, out))
+    }
+
+    /// See [`Engine::announce_to`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn announce_to(&self, to: Endpoint, topic: NodeId, port: Option<u16>) -> Result<(), CommandError> {
+        self.shared.command(|state, now, out| state.engine.announce_to(now, to, topic, port, out))
+    }
+
+    /// See [`Engine::send`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn send(&self, to: Endpoint, kind: u8, payload: &[u8]) -> Result<(), CommandError> {
+        self.shared.command(|state, _, out| state.engine.send(to, kind, payload, out))
+    }
+
+    /// See [`Engine::clean_storage`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn clean_storage(&self, age: Duration) -> Result<(), CommandError> {
+        self.shared.command(|state, now, _| state.engine.clean_storage(now, age))
+    }
+
+    /// Whether this node's socket can send to `endpoint`.
+    pub fn reaches(&self, endpoint: &Endpoint) -> bool {
+        endpoint.is_ipv4() == self.address().is_ipv4()
+    }
+
+    /// The contacts in the routing table, the farthest buckets first.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn entries(&self) -> Result<Vec<Entry>, CommandError> {
+        self.check_open()?;
+        Ok(self.shared.state.lock().engine.table().entries().copied().collect())
+    }
+
+    /// What the node did so far and holds now; also of a closed node.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Forked`].
+    pub fn stats(&self) -> Result<Stats, CommandError> {
+        if let Err(CommandError::Forked) = self.check_open() {
+            return Err(CommandError::Forked);
+        }
+        let mut stats = self.shared.state.lock().engine.stats(self.shared.link.now());
+        let (sending, receiving) = self.shared.link.failures();
+        stats.counters.refused[Refusal::Send as usize] += sending;
+        stats.counters.refused[Refusal::Receive as usize] += receiving;
+        Ok(stats)
+    }
+
+    /// Whether every packet that decodes becomes a notice.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn observe(&self, every_packet: bool) -> Result<(), CommandError> {
+        self.shared.command(|state, _, _| state.engine.observe(every_packet))
+    }
+
+    /// Opens the queue of notices, for at most `cap` of them.
+    pub fn open_notices(&self, cap: usize) {
+        self.shared.notices.get_or_init(|| {
+            let (sender, receiver) = bounded(cap);
+            Notices { sender, receiver, dropped: AtomicU64::new(0) }
+        });
+    }
+
+    /// Lets what is worth a log line become a notice.
+    pub fn report(&self) {
+        self.shared.wants_log.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for notices; at most `max` of them, none once the node is closed.
+    pub fn take_notices(&self, max: usize) -> Vec<Notice> {
+        let Some(notices) = self.shared.notices.get() else {
+            return Vec::new();
+        };
+        let first = notices.receiver.recv().ok();
+        if self.is_closed() {
+            return Vec::new();
+        }
+        first.into_iter().chain(notices.receiver.try_iter()).take(max).collect()
+    }
+
+    /// Notices that wait, and those that were dropped because too many did.
+    pub fn notices_waiting(&self) -> (usize, u64) {
+        let notices = self.shared.notices.get();
+        notices.map_or((0, 0), |n| (n.receiver.len(), n.dropped.load(Ordering::Relaxed)))
+    }
+
+    /// Ends the thread, frees the port and releases every caller that waits, within two seconds.
+    ///
+    /// Any thread may call it, any number of times; each call returns when all that is done.
+    pub fn close(&self) {
+        if self.shared.is_abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        self.shared.is_closed.store(true, Ordering::Release);
+        self.shared.state.lock().waiters.clear();
+        self.shared.link.close();
+        self.shared.notify(Notice::Closed);
+        let _ = self.shared.thread_ended.recv_timeout(CLOSE_MAX);
+        // It is not joined: it has nothing left to do but to end.
+        drop(self.thread.lock().take());
+    }
+
+    /// Waits until the node is closed, at most for `patience`; whether it is.
+    pub fn wait_closed(&self, patience: Duration) -> bool {
+        !matches!(self.shared.thread_ended.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
+    }
+
+    /// Marks this as the copy of a node in a forked child: from now on nothing is touched.
+    pub fn abandon(&self) {
+        self.shared.is_abandoned.store(true, Ordering::Release);
+    }
+
+    /// The socket's file descriptor, while there is one.
+    #[cfg(unix)]
+    pub fn descriptor(&self) -> Option<i32> {
+        self.shared.link.descriptor()
+    }
+
+    fn operation(
+        &self,
+        start: impl FnOnce(&mut Engine, Time, &mut Outbox) -> Result<OpId, Busy>,
+    ) -> Result<Pending, CommandError> {
+        let (sender, replies) = unbounded();
+        let op = self.shared.command(|state, now, out| {
+            let op = start(&mut state.engine, now, out)?;
+            state.waiters.insert(op, sender);
+            Ok::<_, Busy>(op)
+        })??;
+        Ok(Pending { op, replies, shared: Arc::clone(&self.shared) })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Pending {
+    /// Waits for the next reply, at most for `patience`; `None` where none came in that time.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Closed`] when the node is closed.
+    pub fn wait(&self, patience: Duration) -> Result<Option<Reply>, CommandError> {
+        match self.replies.recv_timeout(patience) {
+            Ok(reply) => Ok(Some(reply)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(CommandError::Closed),
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let _ = self.shared.command(|state, _, _| {
+            if state.waiters.remove(&self.op).is_some() {
+                state.engine.cancel(self.op);
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn check_open(&self) -> Result<(), CommandError> {
+        if self.is_abandoned.load(Ordering::Acquire) {
+            return Err(CommandError::Forked);
+        }
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(CommandError::Closed);
+        }
+        Ok(())
+    }
+
+    /// Runs `run` on the state under the lock, then sends and tells what came of it.
+    fn command<T>(&self, run: impl FnOnce(&mut State, Time, &mut Outbox) -> T) -> Result<T, CommandError> {
+        self.check_open()?;
+        let mut out = Outbox::default();
+        let mut state = self.state.lock();
+        // A close that came in between has released the waiters; a new one would wait for ever.
+        self.check_open()?;
+        let now = self.link.now();
+        let result = run(&mut state, now, &mut out);
+        state.engine.tick(now, &mut out);
+        let news = state.take_news();
+        let deadline = state.engine.next_deadline();
+        let is_earlier = deadline.is_some_and(|at| state.wakes_at.is_none_or(|wakes| at < wakes));
+        if is_earlier {
+            state.wakes_at = deadline;
+        }
+        drop(state);
+        self.link.send(&out);
+        if is_earlier {
+            self.link.wake();
+        }
+        self.tell(news);
+        Ok(result)
+    }
+
+    fn tell(&self, news: News) {
+        for (sender, reply) in news.replies {
+            // Whoever waited may have given up.
+            let _ = sender.send(reply);
+        }
+        for notice in news.notices {
+            self.notify(notice);
+        }
+    }
+
+    fn notify(&self, notice: Notice) {
+        let Some(notices) = self.notices.get() else {
+            return;
+        };
+        if matches!(notice, Notice::Log { .. }) && !self.wants_log.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut notice = notice;
+        while let Err(TrySendError::Full(refused)) = notices.sender.try_send(notice) {
+            if notices.receiver.try_recv().is_ok() {
+                notices.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            notice = refused;
+        }
+    }
+
+    fn log(&self, level: Level, text: String) {
+        self.notify(Notice::Log { level, text });
+    }
+}
+
+impl Host for Shared {
+    fn turn(&self, now: Time, batch: &mut Batch, out: &mut Outbox) -> Option<Time> {
+        let mut state = self.state.lock();
+        for _ in 0..batch.oversize {
+            state.engine.refuse(Refusal::Oversize);
+        }
+        for (from, datagram) in batch.iter_mut() {
+            state.engine.receive(now, from, datagram, out);
+        }
+        state.engine.tick(now, out);
+        let deadline = state.engine.next_deadline();
+        state.wakes_at = deadline;
+        let news = state.take_news();
+        drop(state);
+        self.link.send(out);
+        self.tell(news);
+        deadline
+    }
+
+    fn socket_changed(&self, news: SocketNews<'_>) {
+        match news {
+            SocketNews::Lost => self.log(Level::Warn, "the socket is lost; binding it again".into()),
+            SocketNews::RebindFailed(error, wait) => {
+                self.log(Level::Warn, format!("cannot bind the socket again: {error}; next try in {wait:?}"));
+            }
+            SocketNews::Rebound => self.log(Level::Info, "the socket is bound again".into()),
+        }
+    }
+
+    fn ended(&self, panicked: bool) {
+        if panicked {
+            self.is_closed.store(true, Ordering::Release);
+            self.log(Level::Error, "the node stopped by a bug in KadePy; please report it".into());
+            self.notify(Notice::Closed);
+        }
+        self.state.lock().waiters.clear();
+        drop(self.thread_lives.lock().take());
+    }
+}
+
+/// What is to be told after the lock is let go.
+#[derive(Default)]
+struct News {
+    replies: Vec<(Sender<Reply>, Reply)>,
+    notices: Vec<Notice>,
+}
+
+impl State {
+    fn take_news(&mut self) -> News {
+        let mut news = News::default();
+        while let Some(event) = self.engine.poll_event() {
+            match event {
+                Event::Peers { op, peers } => {
+                    let sender = self.waiters.get(&op).cloned();
+                    news.replies.extend(sender.map(|sender| (sender, Reply::Peers(peers))));
+                }
+                Event::Done { op, outcome } => {
+                    let sender = self.waiters.remove(&op);
+                    news.replies.extend(sender.map(|sender| (sender, Reply::Done(outcome))));
+                }
+                Event::Packet { from, datagram } => news.notices.push(Notice::Packet { from, datagram }),
+                Event::Joined(contacts) => news.notices.push(Notice::Log {
+                    level: Level::Info,
+                    text: format!("joined, {contacts} contacts"),
+                }),
+                Event::Alone(wait) => news.notices.push(Notice::Log {
+                    level: Level::Warn,
+                    text: format!("no bootstrap contact answers; next try in {wait:?}"),
+                }),
+            }
+        }
+        news
+    }
+}

@@ -1,0 +1,370 @@
+//! Python values into the core's types and back; past this file no type is checked again.
+//!
+//! Every error names the argument, what came and what is allowed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
+
+use crate::id::{ID_LEN, NodeId};
+use crate::wire::message::{Body, Contact, Endpoint};
+use crate::wire::native::{self, FIRST_APPLICATION_KIND, Lists, MAX_PAYLOAD};
+
+/// The longest timeout in seconds, some 30 years; a longer one means the same.
+const TIMEOUT_MAX: f64 = 1e9;
+/// The longest host name, from RFC 1035.
+const HOST_MAX: usize = 253;
+
+/// A value as an error shows it: its `repr`, cut.
+pub fn shown(value: &Bound<'_, PyAny>) -> String {
+    const SHOWN_MAX: usize = 60;
+    let repr = value.repr().map_or_else(|_| "an object".to_owned(), |repr| repr.to_string());
+    if repr.chars().count() <= SHOWN_MAX {
+        return repr;
+    }
+    repr.chars().take(SHOWN_MAX).chain("...".chars()).collect()
+}
+
+fn type_error(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    let class = value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("{name} must be {expected}, got {class} {}", shown(value)))
+}
+
+fn value_error(name: &str, expected: &str, got: &str) -> PyErr {
+    PyValueError::new_err(format!("{name} must be {expected}, got {got}"))
+}
+
+/// The bytes of any contiguous bytes-like object, as they are now.
+pub fn bytes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    if let Ok(bytes) = value.cast::<PyBytes>() {
+        return Ok(bytes.as_bytes().to_vec());
+    }
+    let buffer = match PyBuffer::<u8>::get(value) {
+        Ok(buffer) => buffer,
+        Err(error) if error.is_instance_of::<PyBufferError>(value.py()) || error.is_instance_of::<PyTypeError>(value.py()) => {
+            return Err(type_error(name, "a bytes-like object", value));
+        }
+        Err(error) => return Err(error),
+    };
+    if !buffer.is_c_contiguous() {
+        return Err(value_error(name, "contiguous", &shown(value)));
+    }
+    buffer.to_vec(value.py())
+}
+
+/// A node id or a distance: 32 bytes.
+pub fn id(name: &str, value: &Bound<'_, PyAny>) -> PyResult<NodeId> {
+    let bytes = bytes(name, value)?;
+    let array: [u8; ID_LEN] = bytes
+        .try_into()
+        .map_err(|bytes: Vec<u8>| value_error(name, "32 bytes", &format!("{} bytes", bytes.len())))?;
+    Ok(NodeId(array))
+}
+
+/// A topic: 32 bytes; a name is refused with a hint.
+pub fn topic(name: &str, value: &Bound<'_, PyAny>) -> PyResult<NodeId> {
+    if value.is_instance_of::<PyString>() {
+        let text = shown(value);
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be 32 bytes, got str {text}; kadepy.topic({text}) gives the topic of that name"
+        )));
+    }
+    id(name, value)
+}
+
+/// A whole number, no bool.
+pub fn integer(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(type_error(name, expected, value));
+    }
+    value.extract::<i64>().map_err(|error| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            value_error(name, expected, &shown(value))
+        } else {
+            type_error(name, expected, value)
+        }
+    })
+}
+
+/// A whole number of `range`.
+fn integer_in(name: &str, expected: &str, value: &Bound<'_, PyAny>, least: i64, most: i64) -> PyResult<i64> {
+    let number = integer(name, expected, value)?;
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(value_error(name, expected, &shown(value)))
+    }
+}
+
+/// A port that something can be sent to.
+pub fn port(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u16> {
+    integer_in(name, "a port, an int from 1 to 65535", value, 1, 65_535).map(|port| port as u16)
+}
+
+/// A port to bind to, where 0 lets the system choose.
+pub fn bind_port(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u16> {
+    integer_in(name, "a port, an int from 0 to 65535", value, 0, 65_535).map(|port| port as u16)
+}
+
+/// A packet's type that belongs to applications.
+pub fn application_kind(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u8> {
+    let least = i64::from(FIRST_APPLICATION_KIND);
+    integer_in(name, "an application's type, an int from 16 to 255", value, least, 255).map(|kind| kind as u8)
+}
+
+/// Any packet's type.
+pub fn any_kind(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u8> {
+    integer_in(name, "a packet's type, an int from 0 to 255", value, 0, 255).map(|kind| kind as u8)
+}
+
+/// A message's bytes, no more than fit into a datagram.
+pub fn payload(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let bytes = bytes(name, value)?;
+    if bytes.len() > MAX_PAYLOAD {
+        return Err(value_error(name, "at most 1100 bytes", &format!("{} bytes", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+/// Seconds, finite and not negative.
+pub fn seconds(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    if value.is_instance_of::<PyBool>() {
+        return Err(type_error(name, expected, value));
+    }
+    let seconds: f64 = value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            value_error(name, expected, &shown(value))
+        } else {
+            type_error(name, expected, value)
+        }
+    })?;
+    if !seconds.is_finite() || seconds < 0.0 {
+        return Err(value_error(name, expected, &shown(value)));
+    }
+    Ok(Duration::from_secs_f64(seconds.min(TIMEOUT_MAX)))
+}
+
+/// A timeout, where None means until the work ends by itself.
+pub fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    seconds("timeout", "seconds, finite and not negative, or None", value).map(Some)
+}
+
+fn text(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
+    match value.cast::<PyString>() {
+        Ok(text) => text.to_str().map(str::to_owned).map_err(|_| value_error(name, expected, &shown(value))),
+        Err(_) => Err(type_error(name, expected, value)),
+    }
+}
+
+/// An IP address, with the number of an interface behind `%` where it is link-local.
+pub fn ip(name: &str, value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
+    const EXPECTED: &str = "an IP address like \"192.0.2.1\" or \"2001:db8::1\"";
+    let text = text(name, EXPECTED, value)?;
+    parse_ip(&text).ok_or_else(|| value_error(name, EXPECTED, &shown(value)))
+}
+
+fn parse_ip(text: &str) -> Option<SocketAddr> {
+    let plain = text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0));
+    plain.or_else(|| format!("[{text}]:0").parse().ok())
+}
+
+/// Where a contact is to be found; its host may be a name.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub host: String,
+    pub port: u16,
+}
+
+impl Target {
+    /// The endpoint, where the host is an address.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        parse_ip(&self.host).map(|address| Endpoint::from(address).with_port(self.port))
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+const EXPECTED_CONTACT: &str = "a contact: \"host:port\", (host, port), a Peer or a Node";
+
+/// An address given as `ip, port`, or as a Peer, a Node or a pair in the place of both.
+pub fn endpoint(value: &Bound<'_, PyAny>, port_value: Option<&Bound<'_, PyAny>>) -> PyResult<Endpoint> {
+    let (address, port) = match port_value {
+        Some(port_value) => (ip("ip", value)?, port("port", port_value)?),
+        None => {
+            let Some((host, port_value)) = host_and_port(value)? else {
+                return Err(PyTypeError::new_err(format!(
+                    "ip must come with a port, or be a Peer, a Node or an (ip, port) pair, got {}",
+                    shown(value)
+                )));
+            };
+            (ip("ip", &host)?, port("port", &port_value)?)
+        }
+    };
+    sendable("ip", Endpoint::from(address).with_port(port))
+}
+
+fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
+    if endpoint.is_sendable() {
+        Ok(endpoint)
+    } else {
+        Err(value_error(name, "the address of one host", &format!("{:?}", endpoint.ip().to_string())))
+    }
+}
+
+/// Host and port of a pair, a Peer or a Node.
+fn host_and_port<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+    let Ok(tuple) = value.cast::<PyTuple>() else {
+        return Ok(None);
+    };
+    Ok(match tuple.len() {
+        2 if !tuple.get_item(1)?.is_instance_of::<PyString>() && !tuple.get_item(1)?.is_instance_of::<PyTuple>() => {
+            Some((tuple.get_item(0)?, tuple.get_item(1)?))
+        }
+        3 if tuple.get_item(0)?.is_instance_of::<PyBytes>() => Some((tuple.get_item(1)?, tuple.get_item(2)?)),
+        _ => None,
+    })
+}
+
+/// One contact, one given as two arguments, or any number of them.
+pub fn targets(value: &Bound<'_, PyAny>, port_value: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Target>> {
+    if let Some(port_value) = port_value {
+        return Ok(vec![target(value, port_value)?]);
+    }
+    if let Some((host, port_value)) = host_and_port(value)? {
+        return Ok(vec![target(&host, &port_value)?]);
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(vec![target_from_text(text)?]);
+    }
+    let Ok(items) = value.try_iter() else {
+        return Err(type_error("bootstrap", "a contact or an iterable of contacts", value));
+    };
+    items
+        .map(|item| {
+            let item = item?;
+            match host_and_port(&item)? {
+                Some((host, port_value)) => target(&host, &port_value),
+                None => match item.cast::<PyString>() {
+                    Ok(text) => target_from_text(text),
+                    Err(_) => Err(type_error("bootstrap", EXPECTED_CONTACT, &item)),
+                },
+            }
+        })
+        .collect()
+}
+
+fn target(host: &Bound<'_, PyAny>, port_value: &Bound<'_, PyAny>) -> PyResult<Target> {
+    let text = text("host", "an IP address or a host name", host)?;
+    let port = port("port", port_value)?;
+    checked_target(&text, port, host)
+}
+
+fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
+    let refused = || value_error("bootstrap", "\"host:port\", an IPv6 address in brackets", &shown(text));
+    let whole = text.to_str().map_err(|_| refused())?;
+    let (host, port_text) = whole.rsplit_once(':').ok_or_else(refused)?;
+    let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(inside) => inside.ok_or_else(refused)?,
+        None if host.contains(':') => return Err(refused()),
+        None => host,
+    };
+    let is_number = port_text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port_text.parse().ok().filter(|&port: &u16| is_number && port > 0).ok_or_else(|| {
+        value_error("port", "a port, an int from 1 to 65535", &format!("{port_text:?} in {}", shown(text)))
+    })?;
+    checked_target(host, port, text)
+}
+
+/// A host that is the address of one host, or may be the name of one: numbers alone are neither.
+fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<Target> {
+    let target = Target { host: host.to_owned(), port };
+    if let Some(endpoint) = target.endpoint() {
+        sendable("host", endpoint)?;
+        return Ok(target);
+    }
+    let has_name_shape = !host.is_empty()
+        && host.len() <= HOST_MAX
+        && !host.contains(|c: char| c.is_control() || c.is_whitespace() || "/:@[]%".contains(c))
+        && !host.trim_end_matches('.').rsplit('.').next().unwrap_or("").bytes().all(|b| b.is_ascii_digit());
+    if has_name_shape {
+        Ok(target)
+    } else {
+        Err(value_error("host", "an IP address or a host name", &shown(value)))
+    }
+}
+
+/// A `kadepy.Peer`.
+pub fn peer<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    CLASS.import(py, "kadepy._types", "Peer")?.call1((host_text(endpoint), endpoint.port()))
+}
+
+/// A `kadepy.Node`.
+pub fn node<'py>(py: Python<'py>, contact: &Contact) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let id = PyBytes::new(py, &contact.id.0);
+    let endpoint = &contact.endpoint;
+    CLASS.import(py, "kadepy._types", "Node")?.call1((id, host_text(endpoint), endpoint.port()))
+}
+
+/// An endpoint's address as text.
+pub fn host_text(endpoint: &Endpoint) -> String {
+    match SocketAddr::from(*endpoint) {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+        address => address.ip().to_string(),
+    }
+}
+
+/// A packet as a callback takes it: `(sender_id, msg_type, ip, port, payload)`.
+pub fn packet<'py>(py: Python<'py>, from: &Endpoint, datagram: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+    let mut lists = Lists::default();
+    let message = native::decode(datagram, &mut lists)
+        .map_err(|error| PyValueError::new_err(format!("a packet that was read before: {error}")))?;
+    let payload = match message.body {
+        Body::Ping | Body::Pong => py.None().into_bound(py),
+        Body::FoundNodes => {
+            let nodes = PyList::empty(py);
+            for node in message.nodes {
+                nodes.append(address_dict(py, Some(&node.id), &node.endpoint)?)?;
+            }
+            nodes.into_any()
+        }
+        Body::Peers { .. } => {
+            let peers = PyList::empty(py);
+            for peer in message.peers {
+                peers.append(address_dict(py, None, peer)?)?;
+            }
+            peers.into_any()
+        }
+        _ => PyBytes::new(py, native::body_of(datagram)).into_any(),
+    };
+    let sender = PyBytes::new(py, &message.sender.0);
+    let kind = PyInt::new(py, datagram[0]);
+    (sender, kind, host_text(from), from.port(), payload).into_pyobject(py)
+}
+
+fn address_dict<'py>(py: Python<'py>, id: Option<&NodeId>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    if let Some(id) = id {
+        dict.set_item("id", PyBytes::new(py, &id.0))?;
+    }
+    dict.set_item("ip", host_text(endpoint))?;
+    dict.set_item("port", endpoint.port())?;
+    Ok(dict)
+}

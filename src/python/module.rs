@@ -1,0 +1,35 @@
+//! The module `kadepy._core`: what it holds, and nothing else.
+
+use pyo3::prelude::*;
+
+use super::config::PyConfig;
+use super::node::{self, PyNode, PyPeers};
+use super::v01;
+
+/// The compiled core of KadePy.
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<PyConfig>()?;
+    module.add_class::<PyNode>()?;
+    module.add_class::<PyPeers>()?;
+    for function in [
+        wrap_pyfunction!(node::_close_all, module)?,
+        wrap_pyfunction!(node::_abandon_all, module)?,
+        wrap_pyfunction!(v01::create_swarm, module)?,
+        wrap_pyfunction!(v01::set_callback, module)?,
+        wrap_pyfunction!(v01::dht_ping, module)?,
+        wrap_pyfunction!(v01::dht_find_node, module)?,
+        wrap_pyfunction!(v01::dht_announce_peer, module)?,
+        wrap_pyfunction!(v01::dht_get_peers, module)?,
+        wrap_pyfunction!(v01::send_packet, module)?,
+        wrap_pyfunction!(v01::set_network_key, module)?,
+        wrap_pyfunction!(v01::storage_cleanup, module)?,
+        wrap_pyfunction!(v01::dump_routing_table, module)?,
+        wrap_pyfunction!(v01::xor_distance, module)?,
+        wrap_pyfunction!(v01::topic, module)?,
+    ] {
+        module.add_function(function)?;
+    }
+    Ok(())
+}

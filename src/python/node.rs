@@ -1,0 +1,654 @@
+//! `kadepy._core.Node`: one node as Python holds it, its blocking calls and its callback.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+use log::Level;
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+
+use super::config::PyConfig;
+use super::resolve::{self, Resolved};
+use super::{convert, error};
+use crate::config::Config;
+use crate::dht::protocol::{Outcome, Refusal, SeedState};
+use crate::dht::requests::Question;
+use crate::node::{CommandError, Node, Notice, Pending, Reply};
+use crate::wire::message::{Endpoint, Kind};
+
+/// How often a blocked call looks for a signal: Ctrl-C is answered within this.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+/// Notices handed to Python at once: the cost of taking the GIL is shared among them.
+const NOTICE_BATCH: usize = 64;
+/// The longest that the interpreter's exit waits for threads to come back.
+const EXIT_MAX: Duration = Duration::from_secs(1);
+
+/// A node and its callback.
+pub struct Inner {
+    pub node: Arc<Node>,
+    config: Config,
+    callback: Mutex<Option<Py<PyAny>>>,
+    callback_errors: Arc<AtomicU64>,
+    has_dispatcher: AtomicBool,
+}
+
+/// Every node of this process that may still be open, in the order of their making.
+static NODES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+/// Threads that wait in here without the GIL.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+/// The first node that is still open.
+pub fn first_open() -> Option<Arc<Inner>> {
+    let nodes = NODES.lock();
+    nodes.iter().filter_map(Weak::upgrade).find(|inner| !inner.node.is_closed())
+}
+
+impl Inner {
+    /// Makes a node, and has the interpreter's exit and forks looked after.
+    pub fn start(py: Python<'_>, address: SocketAddr, id: Option<crate::NodeId>, config: Config) -> PyResult<Arc<Self>> {
+        static HOOKS: PyOnceLock<()> = PyOnceLock::new();
+        HOOKS.get_or_try_init(py, || {
+            py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
+        })?;
+        let node = py.detach(|| Node::start(address, id, config.clone()))?;
+        let inner = Arc::new(Self {
+            node: Arc::new(node),
+            config,
+            callback: Mutex::new(None),
+            callback_errors: Arc::default(),
+            has_dispatcher: AtomicBool::new(false),
+        });
+        let mut nodes = NODES.lock();
+        nodes.retain(|node| node.strong_count() > 0);
+        nodes.push(Arc::downgrade(&inner));
+        Ok(inner)
+    }
+
+    /// Sets or removes the callback; `None` as the value removes it.
+    pub fn set_callback(self: &Arc<Self>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.node.check_open()?;
+        let py = callback.py();
+        let callback = checked_callback(callback)?;
+        let is_set = callback.is_some();
+        if is_set {
+            self.ensure_dispatcher(py)?;
+        }
+        let former = std::mem::replace(&mut *self.callback.lock(), callback);
+        self.node.observe(is_set)?;
+        // Its finalizer may run any code, so not under the lock.
+        drop(former);
+        Ok(())
+    }
+
+    /// Starts the thread that runs what must run in Python, unless it runs.
+    fn ensure_dispatcher(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        if self.has_dispatcher.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.node.open_notices(self.config.callback_queue);
+        let notices = PyNotices {
+            node: Arc::clone(&self.node),
+            owner: Arc::downgrade(self),
+            callback_errors: Arc::clone(&self.callback_errors),
+        };
+        let name = format!("kadepy-callbacks-{}", self.node.address().port());
+        let start = py.import("kadepy._runtime")?.getattr("start_dispatcher")?;
+        let started = start.call1((Py::new(py, notices)?, name));
+        if started.is_err() {
+            self.has_dispatcher.store(false, Ordering::Release);
+        }
+        started.map(drop)
+    }
+
+    /// An endpoint that this node can send to.
+    pub fn endpoint(&self, ip: &Bound<'_, PyAny>, port: Option<&Bound<'_, PyAny>>) -> PyResult<Endpoint> {
+        let endpoint = convert::endpoint(ip, port)?;
+        if self.node.reaches(&endpoint) {
+            return Ok(endpoint);
+        }
+        let (has, wants) = if endpoint.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+        Err(PyValueError::new_err(format!(
+            "ip must be an {has} address, for this node is bound to {}, got the {wants} address {}",
+            self.node.address().ip(),
+            endpoint.ip(),
+        )))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The dispatcher holds the node too; it ends with this.
+        self.node.close();
+    }
+}
+
+/// A callback that can be called for each packet; `None` where it is None.
+pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    if callback.is_none() {
+        return Ok(None);
+    }
+    if !callback.is_callable() {
+        return Err(PyTypeError::new_err(format!(
+            "callback must be callable or None, got {}",
+            convert::shown(callback)
+        )));
+    }
+    let py = callback.py();
+    let is_async = py.import("kadepy._runtime")?.getattr("is_async")?.call1((callback,))?;
+    if is_async.is_truthy()? {
+        return Err(PyTypeError::new_err(format!(
+            "callback must be a plain function, which {} is not: nothing would await it",
+            convert::shown(callback)
+        )));
+    }
+    Ok(Some(callback.clone().unbind()))
+}
+
+/// One DHT node: a UDP socket, its thread and a routing table. `kadepy.Swarm` is its public face.
+#[pyclass(frozen, name = "Node", module = "kadepy._core")]
+pub struct PyNode {
+    pub inner: Arc<Inner>,
+}
+
+#[pymethods]
+impl PyNode {
+    #[new]
+    #[pyo3(signature = (port, host, bootstrap, node_id, config))]
+    fn new(
+        py: Python<'_>,
+        port: &Bound<'_, PyAny>,
+        host: &Bound<'_, PyAny>,
+        bootstrap: &Bound<'_, PyAny>,
+        node_id: &Bound<'_, PyAny>,
+        config: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let port = convert::bind_port("port", port)?;
+        let mut address = convert::ip("host", host)?;
+        address.set_port(port);
+        let id = if node_id.is_none() { None } else { Some(own_id(node_id)?) };
+        let config = if config.is_none() {
+            Config::default()
+        } else {
+            let config = config.cast::<PyConfig>().map_err(|_| {
+                PyTypeError::new_err(format!("config must be a Config or None, got {}", convert::shown(config)))
+            })?;
+            config.get().config.clone()
+        };
+        let targets = convert::targets(bootstrap, None)?;
+        let inner = Inner::start(py, address, id, config)?;
+        if !targets.is_empty() {
+            py.detach(|| resolve::stay_joined(&inner.node, targets))?;
+        }
+        Ok(Self { inner })
+    }
+
+    #[getter]
+    fn id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.node.id().0)
+    }
+
+    #[getter]
+    fn port(&self) -> u16 {
+        self.inner.node.address().port()
+    }
+
+    #[getter]
+    fn host(&self) -> String {
+        convert::host_text(&self.inner.node.address().into())
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.inner.node.is_closed()
+    }
+
+    fn bootstrap(
+        &self,
+        py: Python<'_>,
+        ip: &Bound<'_, PyAny>,
+        port: Option<&Bound<'_, PyAny>>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let timeout = convert::timeout(timeout)?;
+        let targets = convert::targets(ip, port)?;
+        if targets.is_empty() {
+            return Err(PyValueError::new_err("bootstrap needs at least one contact, got none"));
+        }
+        let node = &self.inner.node;
+        node.check_open()?;
+        let deadline = Deadline::after(timeout);
+        let names: Vec<String> = targets.iter().map(ToString::to_string).collect();
+        let found = resolve::resolve(targets, node.address().is_ipv4());
+        let resolved = wait(py, || match found.recv_timeout(deadline.patience()) {
+            Ok(resolved) => Ok(Some(Some(resolved))),
+            Err(RecvTimeoutError::Timeout) if !deadline.is_over() => node.check_open().map(|()| None),
+            Err(_) => Ok(Some(None)),
+        })?;
+        let Some(resolved) = resolved else {
+            let reasons = names.iter().map(|name| format!("{name} (its name did not resolve in time)"));
+            return Err(no_contact_answered(py, reasons));
+        };
+        let pending = py.detach(|| node.join(resolve::endpoints(&resolved), deadline.left()))?;
+        match outcome(py, &pending)? {
+            Outcome::Joined { contacts, seeds } => {
+                if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
+                    return Ok(contacts);
+                }
+                Err(no_contact_answered(py, resolved.iter().map(|entry| reason(entry, node))))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn ping(
+        &self,
+        py: Python<'_>,
+        ip: &Bound<'_, PyAny>,
+        port: Option<&Bound<'_, PyAny>>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<f64> {
+        let limit = convert::timeout(timeout)?;
+        let to = self.inner.endpoint(ip, port)?;
+        let pending = py.detach(|| self.inner.node.ping(to, limit))?;
+        match outcome(py, &pending)? {
+            Outcome::Pong(round_trip) => Ok(round_trip.as_secs_f64()),
+            Outcome::Silence => {
+                let within = limit.map_or(String::new(), |limit| format!(" within {} s", limit.as_secs_f64()));
+                Err(error::request_timeout(py, format!("{to} did not answer{within}")))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn find_node<'py>(
+        &self,
+        py: Python<'py>,
+        target: &Bound<'py, PyAny>,
+        timeout: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let timeout = convert::timeout(timeout)?;
+        let target = convert::id("target", target)?;
+        let pending = py.detach(|| self.inner.node.find_node(target, timeout))?;
+        match outcome(py, &pending)? {
+            Outcome::Nodes(nodes) => {
+                let nodes: Vec<_> = nodes.iter().map(|node| convert::node(py, node)).collect::<PyResult<_>>()?;
+                PyList::new(py, nodes)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn iter_peers(&self, py: Python<'_>, topic: &Bound<'_, PyAny>, timeout: &Bound<'_, PyAny>) -> PyResult<PyPeers> {
+        let timeout = convert::timeout(timeout)?;
+        let topic = convert::topic("topic", topic)?;
+        let pending = py.detach(|| self.inner.node.get_peers(topic, timeout))?;
+        Ok(PyPeers { pending: Mutex::new(Some(Arc::new(pending))), ready: Mutex::default() })
+    }
+
+    fn announce_peer(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        port: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<usize> {
+        let timeout = convert::timeout(timeout)?;
+        let topic = convert::topic("topic", topic)?;
+        let port = optional_port(port)?;
+        let pending = py.detach(|| self.inner.node.announce_peer(topic, port, timeout))?;
+        match outcome(py, &pending)? {
+            Outcome::Announced(confirmed) => Ok(confirmed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn send(
+        &self,
+        py: Python<'_>,
+        ip: &Bound<'_, PyAny>,
+        port: &Bound<'_, PyAny>,
+        kind: &Bound<'_, PyAny>,
+        payload: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let to = self.inner.endpoint(ip, Some(port))?;
+        let kind = convert::application_kind("type", kind)?;
+        let payload = convert::payload("payload", payload)?;
+        Ok(py.detach(|| self.inner.node.send(to, kind, &payload))?)
+    }
+
+    fn announce_to(
+        &self,
+        py: Python<'_>,
+        target_ip: &Bound<'_, PyAny>,
+        target_port: &Bound<'_, PyAny>,
+        topic_hash: &Bound<'_, PyAny>,
+        port: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let to = self.inner.endpoint(target_ip, Some(target_port))?;
+        let topic = convert::topic("topic_hash", topic_hash)?;
+        let port = optional_port(port)?;
+        Ok(py.detach(|| self.inner.node.announce_to(to, topic, port))?)
+    }
+
+    fn lookup_from(
+        &self,
+        py: Python<'_>,
+        target_ip: &Bound<'_, PyAny>,
+        target_port: &Bound<'_, PyAny>,
+        topic_hash: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let to = self.inner.endpoint(target_ip, Some(target_port))?;
+        let topic = convert::topic("topic_hash", topic_hash)?;
+        Ok(py.detach(|| self.inner.node.fire(to, Question::GetPeers(topic)))?)
+    }
+
+    fn set_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.inner.set_callback(callback)
+    }
+
+    /// Sends what is worth a log line to `logging`, from the dispatcher.
+    fn report(&self, py: Python<'_>) -> PyResult<()> {
+        self.inner.ensure_dispatcher(py)?;
+        self.inner.node.report();
+        Ok(())
+    }
+
+    fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let entries = py.detach(|| self.inner.node.entries())?;
+        let nodes: Vec<_> =
+            entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
+        PyList::new(py, nodes)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let stats = py.detach(|| self.inner.node.stats())?;
+        let counters = &stats.counters;
+        let by_kind = |counts: &[u64]| -> PyResult<Bound<'py, PyDict>> {
+            let dict = PyDict::new(py);
+            for kind in Kind::ALL {
+                dict.set_item(kind.name(), counts[kind as usize])?;
+            }
+            Ok(dict)
+        };
+        let dropped = PyDict::new(py);
+        for refusal in Refusal::ALL {
+            dropped.set_item(refusal.name(), counters.refused[refusal as usize])?;
+        }
+        let (waiting, callback_dropped) = self.inner.node.notices_waiting();
+        let fields = PyDict::new(py);
+        fields.set_item("packets_in", by_kind(&counters.packets_in)?)?;
+        fields.set_item("packets_out", by_kind(&counters.packets_out)?)?;
+        fields.set_item("bytes_in", counters.bytes_in)?;
+        fields.set_item("bytes_out", counters.bytes_out)?;
+        fields.set_item("dropped", dropped)?;
+        fields.set_item("requests", counters.requests)?;
+        fields.set_item("timeouts", counters.timeouts)?;
+        fields.set_item("rtt", stats.rtt.map(|rtt| rtt.as_secs_f64()))?;
+        fields.set_item("lookups", counters.lookups)?;
+        fields.set_item("lookups_active", stats.lookups_active)?;
+        fields.set_item("contacts", stats.contacts)?;
+        fields.set_item("topics", stats.topics)?;
+        fields.set_item("records", stats.records)?;
+        fields.set_item("callback_queue", waiting)?;
+        fields.set_item("callback_dropped", callback_dropped)?;
+        fields.set_item("callback_errors", self.inner.callback_errors.load(Ordering::Relaxed))?;
+        fields.set_item("uptime", stats.uptime.as_secs_f64())?;
+        CLASS.import(py, "kadepy._types", "Stats")?.call((), Some(&fields))
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.inner.node.close());
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self.inner.callback.try_lock() {
+            Some(callback) => visit.call(&*callback),
+            None => Ok(()),
+        }
+    }
+
+    fn __clear__(&self) {
+        let callback = self.inner.callback.lock().take();
+        drop(callback);
+    }
+}
+
+/// The peers that a lookup finds, each as it arrives.
+#[pyclass(frozen, name = "Peers", module = "kadepy._core")]
+pub struct PyPeers {
+    /// `None` once the lookup is over.
+    pending: Mutex<Option<Arc<Pending>>>,
+    ready: Mutex<VecDeque<Endpoint>>,
+}
+
+#[pymethods]
+impl PyPeers {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        loop {
+            let ready = self.ready.lock().pop_front();
+            if let Some(peer) = ready {
+                return convert::peer(py, &peer).map(Some);
+            }
+            let Some(pending) = self.pending.lock().clone() else {
+                return Ok(None);
+            };
+            match next_reply(py, &pending) {
+                Ok(Reply::Peers(peers)) => self.ready.lock().extend(peers),
+                Ok(Reply::Done(_)) => self.close(),
+                Err(error) => {
+                    self.close();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Ends the lookup, if it is still under way.
+    fn close(&self) {
+        let pending = self.pending.lock().take();
+        drop(pending);
+    }
+}
+
+/// What the dispatcher thread takes its work from. It keeps no node alive.
+#[pyclass(frozen, name = "Notices", module = "kadepy._core")]
+struct PyNotices {
+    node: Arc<Node>,
+    owner: Weak<Inner>,
+    callback_errors: Arc<AtomicU64>,
+}
+
+#[pymethods]
+impl PyNotices {
+    /// Waits for work: pairs of a logging level and a line, or of None and a callback's arguments.
+    /// An empty list says that the node is closed.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let _waiting = Waiting::begin();
+        let notices = py.detach(|| self.node.take_notices(NOTICE_BATCH));
+        let list = PyList::empty(py);
+        for notice in notices {
+            match notice {
+                Notice::Packet { from, datagram } => {
+                    list.append((py.None(), convert::packet(py, &from, &datagram)?))?;
+                }
+                Notice::Log { level, text } => {
+                    list.append((logging_level(level), format!("node on port {}: {text}", self.node.address().port())))?;
+                }
+                Notice::Closed => {}
+            }
+        }
+        Ok(list)
+    }
+
+    /// The callback, unless there is none or the node is closed.
+    #[getter]
+    fn callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let owner = self.owner.upgrade()?;
+        if owner.node.is_closed() {
+            return None;
+        }
+        owner.callback.lock().as_ref().map(|callback| callback.clone_ref(py))
+    }
+
+    /// Reports what a callback raised through `sys.unraisablehook`.
+    fn failed(&self, error: Bound<'_, PyBaseException>, callback: &Bound<'_, PyAny>) {
+        self.callback_errors.fetch_add(1, Ordering::Relaxed);
+        PyErr::from_value(error.into_any()).write_unraisable(callback.py(), Some(callback));
+    }
+}
+
+fn logging_level(level: Level) -> u8 {
+    match level {
+        Level::Error => 40,
+        Level::Warn => 30,
+        Level::Info => 20,
+        Level::Debug | Level::Trace => 10,
+    }
+}
+
+/// Closes every node and waits until no thread is in here without the GIL: such a thread would be
+/// killed, with Rust frames on its stack, when the interpreter is gone.
+#[pyfunction]
+pub fn _close_all(py: Python<'_>) {
+    let nodes: Vec<Arc<Inner>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
+    py.detach(|| {
+        for inner in &nodes {
+            inner.node.close();
+        }
+        let deadline = Deadline::after(Some(EXIT_MAX));
+        while WAITING.load(Ordering::Acquire) > 0 && !deadline.is_over() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    drop(nodes);
+}
+
+/// Marks every node as the parent's, in a forked child; gives the descriptors of their sockets.
+#[pyfunction]
+pub fn _abandon_all() -> Vec<i32> {
+    let mut descriptors = Vec::new();
+    // Whoever held it is not in this process.
+    let Some(nodes) = NODES.try_lock() else {
+        return descriptors;
+    };
+    for inner in nodes.iter().filter_map(Weak::upgrade) {
+        if !inner.node.is_closed() {
+            #[cfg(unix)]
+            descriptors.extend(inner.node.descriptor());
+            inner.node.abandon();
+        }
+        std::mem::forget(inner);
+    }
+    descriptors
+}
+
+/// Counts a thread as waiting here while it lives.
+struct Waiting;
+
+impl Waiting {
+    fn begin() -> Self {
+        WAITING.fetch_add(1, Ordering::AcqRel);
+        Self
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// When to give up.
+#[derive(Clone, Copy)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(timeout: Option<Duration>) -> Self {
+        Self(timeout.map(|timeout| now() + timeout))
+    }
+
+    fn left(self) -> Option<Duration> {
+        self.0.map(|at| at.saturating_duration_since(now()))
+    }
+
+    fn is_over(self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long to wait at a stretch.
+    fn patience(self) -> Duration {
+        self.left().map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a Python caller waits is wall-clock business")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Calls `step` without the GIL until it gives something; signals are answered in between.
+fn wait<T: Send>(py: Python<'_>, mut step: impl FnMut() -> Result<Option<T>, CommandError> + Send) -> PyResult<T> {
+    let _waiting = Waiting::begin();
+    loop {
+        if let Some(value) = py.detach(&mut step)? {
+            return Ok(value);
+        }
+        py.check_signals()?;
+    }
+}
+
+fn next_reply(py: Python<'_>, pending: &Pending) -> PyResult<Reply> {
+    wait(py, || pending.wait(SIGNAL_INTERVAL))
+}
+
+/// The end of an operation that reports nothing before.
+fn outcome(py: Python<'_>, pending: &Pending) -> PyResult<Outcome> {
+    match next_reply(py, pending)? {
+        Reply::Done(outcome) => Ok(outcome),
+        Reply::Peers(_) => Err(PyRuntimeError::new_err("peers came from an operation that finds none")),
+    }
+}
+
+fn unexpected(outcome: &Outcome) -> PyErr {
+    PyRuntimeError::new_err(format!("an operation ended as another does: {outcome:?}"))
+}
+
+fn own_id(value: &Bound<'_, PyAny>) -> PyResult<crate::NodeId> {
+    let id = convert::id("node_id", value)?;
+    if id == crate::NodeId::ZERO || id == crate::NodeId::MAX {
+        return Err(PyValueError::new_err("node_id must not be all zeros or all ones: other nodes ignore such"));
+    }
+    Ok(id)
+}
+
+pub fn optional_port(value: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
+    if value.is_none() { Ok(None) } else { convert::port("port", value).map(Some) }
+}
+
+fn no_contact_answered(py: Python<'_>, reasons: impl Iterator<Item = String>) -> PyErr {
+    let reasons: Vec<String> = reasons.collect();
+    error::bootstrap_error(py, format!("no bootstrap contact answered: {}", reasons.join("; ")))
+}
+
+fn reason((target, found): &Resolved, node: &Node) -> String {
+    match found {
+        Err(error) => format!("{target} ({error})"),
+        Ok(endpoints) if endpoints.iter().all(|endpoint| *endpoint == node.address().into()) => {
+            format!("{target} (it is this node itself)")
+        }
+        Ok(_) => format!("{target} (no answer)"),
+    }
+}

@@ -1,0 +1,101 @@
+//! Host names into addresses, on threads of their own: the system's resolver takes as long as it
+//! likes.
+
+use std::net::ToSocketAddrs;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+
+use super::convert::Target;
+use crate::node::Node;
+use crate::wire::message::Endpoint;
+
+/// The wait before names that did not resolve are tried again, which doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// What a contact resolves to, or why it does not.
+pub type Resolved = (Target, Result<Vec<Endpoint>, String>);
+
+/// Resolves `targets` for a node that reaches IPv4, or else IPv6; the answer comes through the
+/// channel.
+pub fn resolve(targets: Vec<Target>, ipv4: bool) -> Receiver<Vec<Resolved>> {
+    let (sender, receiver) = bounded(1);
+    if targets.iter().all(|target| target.endpoint().is_some()) {
+        let _ = sender.send(resolve_all(targets, ipv4));
+    } else {
+        // Without the thread the channel is disconnected, which the caller takes as no answer.
+        let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = sender.send(resolve_all(targets, ipv4));
+        });
+    }
+    receiver
+}
+
+/// Has `node` join through `targets`, and stay joined, as soon as one of them resolves.
+pub fn stay_joined(node: &Arc<Node>, targets: Vec<Target>) -> Result<(), crate::node::CommandError> {
+    let ipv4 = node.address().is_ipv4();
+    if targets.iter().all(|target| target.endpoint().is_some()) {
+        return node.stay_joined(endpoints(&resolve_all(targets, ipv4)));
+    }
+    node.expect_seeds()?;
+    let weak = Arc::downgrade(node);
+    let run = move || join_when_resolved(&weak, &targets, ipv4);
+    // Where there is no thread to be had, there is none to resolve on later either.
+    let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(run);
+    Ok(())
+}
+
+fn join_when_resolved(node: &Weak<Node>, targets: &[Target], ipv4: bool) {
+    let mut wait = BACKOFF_MIN;
+    loop {
+        let seeds = endpoints(&resolve_all(targets.to_vec(), ipv4));
+        let Some(node) = node.upgrade() else {
+            return;
+        };
+        if !seeds.is_empty() {
+            // It fails only where the node is closed.
+            let _ = node.stay_joined(seeds);
+            return;
+        }
+        if node.wait_closed(wait) {
+            return;
+        }
+        wait = (wait * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// All addresses that were found, each contact's own in the resolver's order.
+pub fn endpoints(resolved: &[Resolved]) -> Vec<Endpoint> {
+    resolved.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().copied().collect()
+}
+
+fn resolve_all(targets: Vec<Target>, ipv4: bool) -> Vec<Resolved> {
+    targets
+        .into_iter()
+        .map(|target| {
+            let found = resolve_one(&target, ipv4);
+            (target, found)
+        })
+        .collect()
+}
+
+fn resolve_one(target: &Target, ipv4: bool) -> Result<Vec<Endpoint>, String> {
+    let all: Vec<Endpoint> = match target.endpoint() {
+        Some(endpoint) => vec![endpoint],
+        None => (target.host.as_str(), target.port)
+            .to_socket_addrs()
+            .map_err(|error| format!("the name does not resolve: {error}"))?
+            .map(Endpoint::from)
+            .filter(Endpoint::is_sendable)
+            .collect(),
+    };
+    let reached: Vec<Endpoint> = all.into_iter().filter(|endpoint| endpoint.is_ipv4() == ipv4).collect();
+    if reached.is_empty() {
+        let family = if ipv4 { "IPv4" } else { "IPv6" };
+        return Err(format!("it has no {family} address, and this node speaks {family} only"));
+    }
+    Ok(reached)
+}

@@ -1,0 +1,193 @@
+//! v0.1's functions, which act on one node for the whole process: the one that `create_swarm` made
+//! last, else the first `Swarm` that is still open.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::node::{self, Inner};
+use super::{convert, error};
+use crate::config::Config;
+use crate::dht::requests::Question;
+
+/// The node that `create_swarm` made.
+static MADE: Mutex<Option<Arc<Inner>>> = Mutex::new(None);
+/// The callback that was set before there was a node.
+static EARLY_CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
+
+fn default_node() -> Option<Arc<Inner>> {
+    let made = MADE.lock().clone();
+    made.filter(|inner| !inner.node.is_closed()).or_else(node::first_open)
+}
+
+fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
+    default_node().ok_or_else(|| {
+        error::closed_error(py, "there is no open node: call create_swarm() or make a Swarm first".into())
+    })
+}
+
+/// Makes the process's node on `port` (0: the system chooses) and closes the one made before.
+///
+/// Returns the port. Raises OSError where it cannot be bound.
+#[pyfunction]
+#[pyo3(signature = (port = None))]
+pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult<u16> {
+    let port = port.map_or(Ok(0), |port| convert::bind_port("port", port))?;
+    let former = MADE.lock().take();
+    if let Some(former) = former {
+        py.detach(|| former.node.close());
+    }
+    let inner = Inner::start(py, ([0, 0, 0, 0], port).into(), None, Config::default())?;
+    let callback = EARLY_CALLBACK.lock().take();
+    if let Some(callback) = callback {
+        inner.set_callback(callback.bind(py))?;
+    }
+    let port = inner.node.address().port();
+    let former = MADE.lock().replace(inner);
+    drop(former);
+    Ok(port)
+}
+
+/// Sets what is called with every packet: `callback(sender_id, msg_type, ip, port, payload)`.
+///
+/// None removes it. Before there is a node, it is kept for the one that `create_swarm` makes.
+#[pyfunction]
+pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Some(inner) = default_node() {
+        return inner.set_callback(callback);
+    }
+    let callback = node::checked_callback(callback)?;
+    let former = std::mem::replace(&mut *EARLY_CALLBACK.lock(), callback);
+    drop(former);
+    Ok(())
+}
+
+/// Sends a PING. The answer comes to the callback.
+#[pyfunction]
+pub fn dht_ping(py: Python<'_>, ip: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> PyResult<()> {
+    fire(py, ip, port, Question::Ping)
+}
+
+/// Sends a FIND_NODE for the 32-byte `target`. The answer comes to the callback.
+#[pyfunction]
+pub fn dht_find_node(
+    py: Python<'_>,
+    ip: &Bound<'_, PyAny>,
+    port: &Bound<'_, PyAny>,
+    target: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    fire(py, ip, port, Question::FindNode(convert::id("target", target)?))
+}
+
+/// Sends an ANNOUNCE_PEER of the 32-byte `topic`; `announced_port` is where the peer listens.
+#[pyfunction]
+pub fn dht_announce_peer(
+    py: Python<'_>,
+    ip: &Bound<'_, PyAny>,
+    port: &Bound<'_, PyAny>,
+    topic: &Bound<'_, PyAny>,
+    announced_port: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let inner = node_in_use(py)?;
+    let to = inner.endpoint(ip, Some(port))?;
+    let topic = convert::topic("topic", topic)?;
+    let announced = convert::port("announced_port", announced_port)?;
+    Ok(py.detach(|| inner.node.announce_to(to, topic, Some(announced)))?)
+}
+
+/// Sends a GET_PEERS of the 32-byte `topic`. The answer comes to the callback.
+#[pyfunction]
+pub fn dht_get_peers(
+    py: Python<'_>,
+    ip: &Bound<'_, PyAny>,
+    port: &Bound<'_, PyAny>,
+    topic: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    fire(py, ip, port, Question::GetPeers(convert::topic("topic", topic)?))
+}
+
+fn fire(py: Python<'_>, ip: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>, question: Question) -> PyResult<()> {
+    let inner = node_in_use(py)?;
+    let to = inner.endpoint(ip, Some(port))?;
+    Ok(py.detach(|| inner.node.fire(to, question))?)
+}
+
+/// Sends a packet of any type, 0 to 255, with `payload` (at most 1,100 bytes) as its body.
+#[pyfunction]
+#[pyo3(signature = (ip, port, r#type, payload))]
+pub fn send_packet(
+    py: Python<'_>,
+    ip: &Bound<'_, PyAny>,
+    port: &Bound<'_, PyAny>,
+    r#type: &Bound<'_, PyAny>,
+    payload: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let inner = node_in_use(py)?;
+    let to = inner.endpoint(ip, Some(port))?;
+    let kind = convert::any_kind("type", r#type)?;
+    let payload = convert::payload("payload", payload)?;
+    Ok(py.detach(|| inner.node.send(to, kind, &payload))?)
+}
+
+/// Would set the network key; this version has no encryption, and says so rather than to send in
+/// the clear. None is accepted, for there is no key to remove.
+#[pyfunction]
+pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
+    if key.is_none() {
+        return Ok(());
+    }
+    Err(PyNotImplementedError::new_err("set_network_key: this version of KadePy has no encryption"))
+}
+
+/// Forgets the stored peers that were announced `max_age_ms` milliseconds ago or earlier.
+#[pyfunction]
+pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResult<()> {
+    let age = convert::integer("max_age_ms", "milliseconds, an int of 0 or more", max_age_ms)?;
+    let age = u64::try_from(age).map_err(|_| {
+        PyValueError::new_err(format!("max_age_ms must be milliseconds, an int of 0 or more, got {age}"))
+    })?;
+    let inner = node_in_use(py)?;
+    Ok(py.detach(|| inner.node.clean_storage(Duration::from_millis(age)))?)
+}
+
+/// Prints the routing table.
+#[pyfunction]
+pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
+    let inner = node_in_use(py)?;
+    let entries = py.detach(|| inner.node.entries())?;
+    let nodes: Vec<_> =
+        entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
+    let id = PyBytes::new(py, &inner.node.id().0);
+    py.import("kadepy._runtime")?.getattr("print_table")?.call1((id, nodes)).map(drop)
+}
+
+/// The XOR distance of two 32-byte ids, as 32 bytes.
+///
+/// >>> from kadepy import xor_distance
+/// >>> xor_distance(bytes(32), b"\x01" * 32) == b"\x01" * 32
+/// True
+#[pyfunction]
+pub fn xor_distance<'py>(a: &Bound<'py, PyAny>, b: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let distance = convert::id("a", a)?.distance(&convert::id("b", b)?);
+    Ok(PyBytes::new(a.py(), &distance.to_bytes()))
+}
+
+/// The 32-byte topic of a name: the SHA-256 of its UTF-8, or of the bytes given.
+///
+/// >>> from kadepy import topic
+/// >>> topic("chess") == topic(b"chess")
+/// True
+/// >>> len(topic("chess"))
+/// 32
+#[pyfunction]
+pub fn topic<'py>(name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let id = match name.extract::<String>() {
+        Ok(text) => crate::NodeId::of_topic(text.as_bytes()),
+        Err(_) => crate::NodeId::of_topic(&convert::bytes("name", name)?),
+    };
+    Ok(PyBytes::new(name.py(), &id.0))
+}

@@ -1,0 +1,3 @@
+//! Small things that belong to no other part.
+
+pub mod random;

@@ -1,0 +1,341 @@
+//! What nodes say to each other, whatever the bytes look like; a wire format turns bytes into a
+//! [`Message`] and back.
+//!
+//! A message borrows its lists and strings, so that neither reading nor writing one allocates.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use crate::id::NodeId;
+
+/// One datagram's meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The id that the sender claims.
+    pub sender: NodeId,
+    /// What is asked, answered or told.
+    pub body: Body<'a>,
+    /// The nodes that it lists, in the sender's order.
+    pub nodes: &'a [Contact],
+    /// The peers that it lists, in the sender's order.
+    pub peers: &'a [Endpoint],
+    /// What a v0.1 packet has no room for; `None` says that it is such a packet.
+    pub trailer: Option<Trailer<'a>>,
+}
+
+impl<'a> Message<'a> {
+    /// A message that lists nothing.
+    pub fn new(sender: NodeId, body: Body<'a>, trailer: Option<Trailer<'a>>) -> Self {
+        Self { sender, body, nodes: &[], peers: &[], trailer }
+    }
+
+    /// The transaction that it belongs to, if it names one.
+    pub fn txid(&self) -> Option<TxId> {
+        self.trailer.and_then(|trailer| trailer.txid)
+    }
+}
+
+/// The type of a message, with what only that type carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body<'a> {
+    /// Are you there?
+    Ping,
+    /// Answers [`Body::Ping`].
+    Pong,
+    /// Which nodes do you know close to `target`?
+    FindNode {
+        /// The id to be close to.
+        target: NodeId,
+    },
+    /// Answers [`Body::FindNode`], and [`Body::GetPeers`] where no peer is known.
+    FoundNodes,
+    /// Store the sender as a peer of `topic`.
+    AnnouncePeer {
+        /// The topic.
+        topic: NodeId,
+        /// The peer's port; the address is the packet's own.
+        port: u16,
+    },
+    /// Which peers of `topic` do you hold?
+    GetPeers {
+        /// The topic.
+        topic: NodeId,
+    },
+    /// Answers [`Body::GetPeers`].
+    Peers {
+        /// The topic.
+        topic: NodeId,
+    },
+    /// Answers [`Body::AnnouncePeer`]: stored.
+    Announced {
+        /// The topic.
+        topic: NodeId,
+    },
+    /// Answers a request that is refused.
+    Error {
+        /// The reason, one of [`ErrorCode`]'s numbers or one that we do not know.
+        code: u8,
+        /// The reason in words, at most 100 bytes.
+        text: &'a str,
+    },
+    /// An application's own message.
+    Application {
+        /// Its type, 16 to 255.
+        kind: u8,
+        /// Its bytes.
+        payload: &'a [u8],
+    },
+}
+
+impl Body<'_> {
+    /// The type without what it carries.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Body::Ping => Kind::Ping,
+            Body::Pong => Kind::Pong,
+            Body::FindNode { .. } => Kind::FindNode,
+            Body::FoundNodes => Kind::FoundNodes,
+            Body::AnnouncePeer { .. } => Kind::AnnouncePeer,
+            Body::GetPeers { .. } => Kind::GetPeers,
+            Body::Peers { .. } => Kind::Peers,
+            Body::Announced { .. } => Kind::Announced,
+            Body::Error { .. } => Kind::Error,
+            Body::Application { .. } => Kind::Application,
+        }
+    }
+}
+
+/// The types of messages, as statistics name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "`Body` says what each one is")]
+pub enum Kind {
+    Ping,
+    Pong,
+    FindNode,
+    FoundNodes,
+    AnnouncePeer,
+    GetPeers,
+    Peers,
+    Announced,
+    Error,
+    Application,
+}
+
+impl Kind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [Kind; 10] = [
+        Kind::Ping,
+        Kind::Pong,
+        Kind::FindNode,
+        Kind::FoundNodes,
+        Kind::AnnouncePeer,
+        Kind::GetPeers,
+        Kind::Peers,
+        Kind::Announced,
+        Kind::Error,
+        Kind::Application,
+    ];
+
+    /// The name in the protocol's documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Ping => "PING",
+            Kind::Pong => "PONG",
+            Kind::FindNode => "FIND_NODE",
+            Kind::FoundNodes => "FOUND_NODES",
+            Kind::AnnouncePeer => "ANNOUNCE_PEER",
+            Kind::GetPeers => "GET_PEERS",
+            Kind::Peers => "PEERS",
+            Kind::Announced => "ANNOUNCED",
+            Kind::Error => "ERROR",
+            Kind::Application => "APPLICATION",
+        }
+    }
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ErrorCode {
+    /// The announce's token is missing, old or not ours.
+    BadToken = 1,
+    /// No room for the record.
+    StorageFull = 2,
+    /// The request is one that this node does not serve.
+    NotSupported = 3,
+}
+
+/// The fields that any message may carry besides its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trailer<'a> {
+    /// Names the request; its reply carries the same.
+    pub txid: Option<TxId>,
+    /// Handed out with the answer to a [`Body::GetPeers`], shown in a [`Body::AnnouncePeer`]; 1 to 32 bytes.
+    pub token: Option<&'a [u8]>,
+    /// The requester's address as the replier sees it.
+    pub endpoint: Option<Endpoint>,
+    /// The sender asks not to be listed.
+    pub read_only: bool,
+    /// In a [`Body::AnnouncePeer`]: the peer's port is the packet's source port.
+    pub implied_port: bool,
+    /// The families of the nodes and peers to answer with; absent: the one that the request came over.
+    pub want: Option<Want>,
+    /// The sender's program, 1 to 16 bytes of UTF-8; informative only.
+    pub agent: Option<&'a str>,
+}
+
+/// Address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// IPv4 is wanted.
+    pub v4: bool,
+    /// IPv6 is wanted.
+    pub v6: bool,
+}
+
+impl Want {
+    /// The one family that `endpoint` is of.
+    pub fn family_of(endpoint: &Endpoint) -> Self {
+        let v4 = endpoint.is_ipv4();
+        Self { v4, v6: !v4 }
+    }
+
+    /// Whether `endpoint`'s family is among them.
+    pub fn includes(&self, endpoint: &Endpoint) -> bool {
+        if endpoint.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
+
+/// A transaction id: 64 random bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TxId(pub [u8; 8]);
+
+/// A node and where to reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Its id.
+    pub id: NodeId,
+    /// Its address.
+    pub endpoint: Endpoint,
+}
+
+/// An IP address and a UDP port, in 20 bytes.
+///
+/// An IPv4 address is kept in its IPv6-mapped form, so that `1.2.3.4` and `::ffff:1.2.3.4` are one
+/// address before any rule looks at it.
+///
+/// ```
+/// use kadepy::Endpoint;
+///
+/// let mapped: std::net::SocketAddr = "[::ffff:1.2.3.4]:5".parse()?;
+/// assert_eq!(Endpoint::from(mapped).to_string(), "1.2.3.4:5");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    ip: [u8; 16],
+    port: u16,
+    /// The interface of a link-local address; 0 elsewhere. It never travels.
+    scope: u16,
+}
+
+impl Endpoint {
+    /// From an address and a port.
+    pub fn new(ip: impl Into<IpAddr>, port: u16) -> Self {
+        let ip = match ip.into() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self { ip: ip.octets(), port, scope: 0 }
+    }
+
+    /// The address, IPv4 as such.
+    pub fn ip(&self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from(self.ip)).to_canonical()
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same address with another port.
+    #[must_use]
+    pub fn with_port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Whether the address is IPv4.
+    #[inline]
+    pub fn is_ipv4(&self) -> bool {
+        self.ip.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+    }
+
+    /// The address as 16 bytes, IPv4 mapped: what quotas and tokens are counted by.
+    pub fn ip_bytes(&self) -> &[u8; 16] {
+        &self.ip
+    }
+
+    /// Whether the address is one that no router carries beyond a site: loopback, private, shared,
+    /// link-local and unique local addresses.
+    pub fn is_local(&self) -> bool {
+        match self.ip() {
+            IpAddr::V4(v4) => {
+                let [a, b, ..] = v4.octets();
+                matches!((a, b), (127 | 10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) | (169, 254))
+            }
+            IpAddr::V6(v6) => {
+                let first = v6.segments()[0];
+                v6.is_loopback() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80
+            }
+        }
+    }
+
+    /// Whether a datagram can be sent there: a unicast address and a port.
+    pub fn is_sendable(&self) -> bool {
+        let unicast = match self.ip() {
+            IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 224..),
+            IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),
+        };
+        unicast && self.port != 0
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        let scope = match address {
+            SocketAddr::V6(v6) => u16::try_from(v6.scope_id()).unwrap_or(0),
+            SocketAddr::V4(_) => 0,
+        };
+        Self { scope, ..Self::new(address.ip(), address.port()) }
+    }
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint.ip() {
+            IpAddr::V4(v4) => SocketAddr::from((v4, endpoint.port)),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, endpoint.port, 0, endpoint.scope.into()).into(),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::from(*self).fmt(f)
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Default for Endpoint {
+    /// The unspecified IPv4 address without a port.
+    fn default() -> Self {
+        Self::new(Ipv4Addr::UNSPECIFIED, 0)
+    }
+}

@@ -1,0 +1,308 @@
+"""What the tests are made with: nodes that get closed, raw sockets with deadlines, child processes
+and a seed; what they prove is left to the tests."""
+
+from __future__ import annotations
+
+import queue
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from kadepy import Stats, Swarm
+
+import wire
+from wire import Packet, Tag, Type
+
+DEADLINE = 20.0
+"""Seconds after which what must come counts as lost; far above any bound of the contract, because
+the machine may be busy."""
+
+Address = tuple[str, int]
+Script = Callable[[Packet], Sequence[bytes]]
+
+
+def wait_until(predicate: Callable[[], object], timeout: float = DEADLINE) -> None:
+    pause = threading.Event()
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        pause.wait(0.005)
+
+
+def dropped_since(before: Stats, after: Stats) -> dict[str, int]:
+    """The counters that moved, and by how much."""
+    moved = {reason: n - before.dropped[reason] for reason, n in after.dropped.items()}
+    return {reason: n for reason, n in moved.items() if n}
+
+
+def can_bind(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+class RawNode:
+    """A socket that sends bytes as they are and hands out what comes back."""
+
+    def __init__(self, node_id: bytes) -> None:
+        self.id = node_id
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.settimeout(DEADLINE)
+        self.address: Address = self.socket.getsockname()
+        self.port = self.address[1]
+        self.listed = (self.id, *self.address)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def send(self, to: Swarm, datagram: bytes) -> None:
+        self.socket.sendto(datagram, to.address)
+
+    def receive(self) -> bytes:
+        return self.socket.recv(65_535)
+
+    def ask(self, to: Swarm, datagram: bytes) -> bytes:
+        """The next datagram that is no request of the node's own, such as its probe of us."""
+        self.send(to, datagram)
+        while (reply := self.receive())[0] in wire.REQUESTS:
+            pass
+        return reply
+
+    def round_trip(self, to: Swarm) -> None:
+        """After it `to` has taken in all that was sent before."""
+        assert self.ask(to, wire.encode(Type.PING, self.id))[0] == Type.PONG
+
+    def expect_pong_next(self, to: Swarm) -> None:
+        """Proves without waiting that all sent before brought nothing back, and that `to` lives."""
+        txid = secrets.token_bytes(8)
+        self.send(to, wire.encode(Type.PING, self.id, fields=[(Tag.TXID, txid)]))
+        pong = wire.decode(self.receive())
+        assert (pong.type, pong.sender, pong.txid) == (Type.PONG, to.id, txid)
+
+
+class ScriptedNode(RawNode):
+    """A node played by a thread: honest, but for the types that `scripts` answers instead."""
+
+    def __init__(self, node_id: bytes, *, v01: bool = False) -> None:
+        super().__init__(node_id)
+        self.v01 = v01
+        self.lists: list[wire.Listed] = []
+        self.holds: list[Address] = []
+        self.scripts: dict[int, Script] = {}
+        self.asked: list[Packet] = []
+        self.socket.settimeout(None)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.socket.sendto(b"", self.address)
+        self._thread.join()
+        super().close()
+
+    def asked_for(self, kind: Type) -> list[Packet]:
+        return [packet for packet in self.asked if packet.type == kind]
+
+    def reply(
+        self, ask: Packet, kind: Type, body: bytes = b"", *fields: tuple[int, bytes]
+    ) -> bytes:
+        if self.v01 or ask.txid is None:
+            return wire.encode(kind, self.id, body)
+        return wire.encode(kind, self.id, body, [(Tag.TXID, ask.txid), *fields])
+
+    def honest(self, ask: Packet) -> Sequence[bytes]:
+        token = (Tag.TOKEN, b"token of " + self.id[:4])
+        match ask.type:
+            case Type.PING:
+                return [self.reply(ask, Type.PONG)]
+            case Type.FIND_NODE:
+                return [self.reply(ask, Type.FOUND_NODES, wire.found_nodes(self.lists))]
+            case Type.GET_PEERS if self.holds:
+                return [self.reply(ask, Type.PEERS, wire.peers(ask.body, self.holds), token)]
+            case Type.GET_PEERS:
+                return [self.reply(ask, Type.FOUND_NODES, wire.found_nodes(self.lists), token)]
+            case Type.ANNOUNCE_PEER if not self.v01:
+                return [self.reply(ask, Type.ANNOUNCED, ask.body[:32])]
+            case _:
+                return []
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                datagram, source = self.socket.recvfrom(65_535)
+            except ConnectionResetError:
+                continue  # Windows tells this way that an earlier reply found a closed port.
+            if source == self.address:
+                return
+            packet = wire.decode(datagram)
+            self.asked.append(packet)
+            for reply in self.scripts.get(packet.type, self.honest)(packet):
+                self.socket.sendto(reply, source)
+
+
+class Child:
+    """A Python process that runs `script` and talks by lines."""
+
+    def __init__(self, options: Sequence[str], script: str, args: Sequence[str], log: Path) -> None:
+        self._log = log
+        with log.open("w") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-u", *options, "-c", script, *args],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def line(self) -> str:
+        line = self._lines.get(timeout=DEADLINE)
+        assert line is not None, f"the child ended:\n{self.stderr}"
+        return line
+
+    def tell(self, line: str = "") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def ask(self, line: str) -> str:
+        self.tell(line)
+        return self.line()
+
+    def wait(self, timeout: float = DEADLINE) -> int:
+        """The exit status; stdin stays open, so that the child ends by itself or not at all."""
+        return self.process.wait(timeout)
+
+    def rest(self) -> list[str]:
+        """The lines that nobody asked for, after the end of the child."""
+        lines = iter(lambda: self._lines.get(timeout=DEADLINE), None)
+        return [line for line in lines if line is not None]
+
+    @property
+    def stderr(self) -> str:
+        return self._log.read_text()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line.removesuffix("\n"))
+        self._lines.put(None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seed", type=int, default=secrets.randbits(32), help="seed of the random tests"
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.getoption('seed')} (again with --seed)"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    seed = request.config.getoption("seed")
+    print(f"--seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def make_swarm() -> Iterator[Callable[..., Swarm]]:
+    made: list[Swarm] = []
+
+    def make(*args: object, **kwargs: object) -> Swarm:
+        made.append(Swarm(*args, **{"host": "127.0.0.1", **kwargs}))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for swarm in made:
+        swarm.close()
+
+
+@pytest.fixture
+def make_network(make_swarm: Callable[..., Swarm]) -> Callable[[int], list[Swarm]]:
+    """Nodes that all know of each other through the first."""
+
+    def make(count: int) -> list[Swarm]:
+        swarms = [make_swarm() for _ in range(count)]
+        for swarm in swarms[1:]:
+            swarm.bootstrap(swarms[0].address)
+        return swarms
+
+    return make
+
+
+@pytest.fixture
+def swarm(make_swarm: Callable[..., Swarm]) -> Swarm:
+    return make_swarm()
+
+
+@pytest.fixture
+def make_raw() -> Iterator[Callable[..., RawNode]]:
+    made: list[RawNode] = []
+
+    def make(node_id: bytes | None = None) -> RawNode:
+        made.append(RawNode(node_id or secrets.token_bytes(32)))
+        return made[-1]
+
+    yield make
+    for raw in made:
+        raw.close()
+
+
+@pytest.fixture
+def raw(make_raw: Callable[..., RawNode]) -> RawNode:
+    return make_raw()
+
+
+@pytest.fixture
+def make_node() -> Iterator[Callable[..., ScriptedNode]]:
+    made: list[ScriptedNode] = []
+
+    def make(node_id: bytes | None = None, *, v01: bool = False) -> ScriptedNode:
+        made.append(ScriptedNode(node_id or secrets.token_bytes(32), v01=v01))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.close()
+
+
+@pytest.fixture
+def node(make_node: Callable[..., ScriptedNode]) -> ScriptedNode:
+    return make_node()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
+    """Starts a child process that is killed at the end of the test if it still runs."""
+    made: list[Child] = []
+
+    def make(script: str, *args: object, options: Sequence[str] = ()) -> Child:
+        log = tmp_path / f"stderr of child {len(made)}"
+        made.append(Child(options, script, [str(arg) for arg in args], log))
+        return made[-1]
+
+    yield make
+    for child in made:
+        child.close()

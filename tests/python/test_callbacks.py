@@ -1,0 +1,204 @@
+"""How packets reach a callback: order, threads, bounds, errors; the forms of payloads are left to
+test_v01.py."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import DEADLINE, RawNode, wait_until
+from kadepy import Config, Node, Swarm
+
+import wire
+from wire import Type
+
+Packet = tuple[bytes, int, str, int, Any]
+Make = Callable[..., Swarm]
+
+
+class Box:
+    """A callback that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.packets: queue.SimpleQueue[Packet] = queue.SimpleQueue()
+
+    def __call__(self, *packet: Any) -> None:
+        self.packets.put(packet)
+
+    def payload(self) -> Any:
+        return self.packets.get(timeout=DEADLINE)[4]
+
+
+def message(raw: RawNode, payload: bytes) -> bytes:
+    return wire.encode(20, raw.id, payload)
+
+
+def test_packets_come_in_order_and_one_at_a_time_on_one_thread(swarm: Swarm, raw: RawNode) -> None:
+    seen: list[bytes] = []
+    threads: set[int] = set()
+    running = threading.Lock()
+
+    def callback(*packet: Any) -> None:
+        assert running.acquire(blocking=False)
+        threads.add(threading.get_ident())
+        if packet[1] == 20:
+            seen.append(packet[4])
+        running.release()
+
+    swarm.set_callback(callback)
+    sent = [n.to_bytes(2) for n in range(1_000)]
+    for n, payload in enumerate(sent):
+        raw.send(swarm, message(raw, payload))
+        if n % 100 == 0:
+            raw.round_trip(swarm)  # so that the socket's buffer drops nothing
+    wait_until(lambda: len(seen) == len(sent))
+    assert seen == sent
+    assert len(threads) == 1
+    assert threads.isdisjoint({threading.get_ident()})
+    assert swarm.stats().callback_errors == 0
+
+
+def test_a_slow_callback_delays_no_packet_and_the_oldest_are_dropped(
+    make_swarm: Make, raw: RawNode
+) -> None:
+    swarm = make_swarm(config=Config(callback_queue=4))
+    entered, go_on = threading.Event(), threading.Event()
+    seen: list[object] = []
+
+    def callback(*packet: Any) -> None:
+        seen.append(packet[4])
+        entered.set()
+        assert go_on.wait(DEADLINE)
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"first"))
+    assert entered.wait(DEADLINE)
+    for n in range(20):
+        raw.send(swarm, message(raw, bytes([n])))
+    raw.round_trip(swarm)
+    stats = swarm.stats()
+    assert (stats.callback_queue, stats.callback_dropped) == (4, 17)
+
+    go_on.set()
+    wait_until(lambda: len(seen) == 5)
+    # The last is the PING that proved the node alive.
+    assert seen == [b"first", b"\x11", b"\x12", b"\x13", None]
+    wait_until(lambda: swarm.stats().callback_queue == 0)
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_what_a_callback_raises_is_reported_and_the_next_runs(
+    swarm: Swarm, raw: RawNode, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    reported: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: reported.append(told.exc_value))
+    box = Box()
+
+    def callback(*packet: Any) -> None:
+        if packet[4] == b"bad":
+            raise error("from the callback")
+        box(*packet)
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"bad"))
+    raw.send(swarm, message(raw, b"good"))
+    assert box.payload() == b"good"
+    assert [(type(told), str(told)) for told in reported] == [(error, "from the callback")]
+    assert swarm.stats().callback_errors == 1
+
+
+def test_a_callback_of_wrong_arity_is_reported(
+    swarm: Swarm, raw: RawNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda told: reported.append(told.exc_value))
+    swarm.set_callback(lambda: None)  # type: ignore[arg-type, misc]
+    raw.send(swarm, message(raw, b"hi"))
+    wait_until(lambda: reported)
+    assert isinstance(reported[0], TypeError)
+
+
+async def coroutine(*packet: Any) -> None:
+    raise AssertionError
+
+
+@pytest.mark.parametrize("callback", [coroutine, 5, "name", b""])
+def test_async_functions_and_what_is_not_callable_are_refused_when_set(
+    swarm: Swarm, raw: RawNode, callback: Any
+) -> None:
+    box = Box()
+    swarm.set_callback(box)
+    with pytest.raises(TypeError, match=r"callback|callable|async"):
+        swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"hi"))
+    assert box.payload() == b"hi"
+
+
+def test_a_callback_may_look_things_up(swarm: Swarm, make_swarm: Make, raw: RawNode) -> None:
+    other = make_swarm()
+    swarm.ping(*other.address)
+    found: queue.SimpleQueue[list[Node]] = queue.SimpleQueue()
+
+    def callback(sender: bytes, kind: int, ip: str, port: int, payload: Any) -> None:
+        if kind == 20:
+            found.put(swarm.find_node(payload))
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, bytes(32)))
+    assert found.get(timeout=DEADLINE) == [Node(other.id, *other.address)]
+
+
+def test_a_callback_may_close_its_swarm(swarm: Swarm, raw: RawNode) -> None:
+    closed = threading.Event()
+
+    def callback(*packet: Any) -> None:
+        swarm.close()
+        closed.set()
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"hi"))
+    raw.send(swarm, message(raw, b"hi"))
+    assert closed.wait(DEADLINE)
+    assert swarm.closed
+
+
+def test_a_callback_may_replace_itself(swarm: Swarm, raw: RawNode) -> None:
+    first, second = Box(), Box()
+
+    def callback(*packet: Any) -> None:
+        swarm.set_callback(second)
+        first(*packet)
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"1"))
+    assert first.payload() == b"1"
+    raw.send(swarm, message(raw, b"2"))
+    assert second.payload() == b"2"
+    assert first.packets.empty()
+
+
+def test_none_removes_the_callback(swarm: Swarm, raw: RawNode) -> None:
+    removed, later = Box(), Box()
+    swarm.set_callback(removed)
+    swarm.set_callback(None)
+    raw.send(swarm, message(raw, b"1"))
+    raw.round_trip(swarm)
+    swarm.set_callback(later)
+    raw.send(swarm, message(raw, b"2"))
+    assert later.payload() == b"2"
+    assert removed.packets.empty()
+
+
+def test_what_decodes_reaches_the_callback_and_what_does_not_decode_does_not(
+    swarm: Swarm, raw: RawNode
+) -> None:
+    box = Box()
+    swarm.set_callback(box)
+    raw.send(swarm, wire.encode(Type.FIND_NODE, raw.id, b"malformed"))
+    raw.send(swarm, wire.encode(9, raw.id, b"reserved"))
+    raw.send(swarm, wire.encode(Type.ANNOUNCED, raw.id, bytes(32)))  # unsolicited
+    assert box.payload() == bytes(32)
