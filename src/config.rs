@@ -48,7 +48,7 @@ macro_rules! config_fields {
             lookup_peers: usize = 4_096, 1..=1_000_000;
             /// Senders of requests that wait to be asked whether they are there.
             candidates: usize = 256, 1..=65_536;
-            /// Candidates asked in any one second.
+            /// Candidates asked in any one second, local addresses not counted.
             candidate_pings: usize = 10, 1..=1_000;
             /// Contacts that wait beside each full bucket for a place in it.
             replacements: usize = 10, 0..=100;
@@ -178,6 +178,10 @@ fn check_range<T: Tunable>(
     Err(ConfigError {
         field,
         value: value.show(),
-        allowed: format!("from {} to {}", allowed.start().show(), allowed.end().show()),
+        allowed: format!(
+            "from {} to {}",
+            allowed.start().show(),
+            allowed.end().show()
+        ),
     })
 }

@@ -140,10 +140,20 @@ impl Node {
         let seed = random::bytes()?;
         let reactor = Reactor::bind(address, config.receive_buffer)?;
         let link = Arc::clone(reactor.link());
-        let engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
+        let engine = Engine::new(
+            Time::ZERO,
+            id,
+            link.address().into(),
+            Arc::new(config),
+            seed,
+        );
         let (thread_lives, thread_ended) = bounded(0);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
+            state: Mutex::new(State {
+                engine,
+                waiters: BTreeMap::new(),
+                wakes_at: None,
+            }),
             link,
             notices: OnceLock::new(),
             wants_log: AtomicBool::new(false),
@@ -153,7 +163,11 @@ impl Node {
             thread_ended,
         });
         let thread = reactor.spawn(Arc::clone(&shared))?;
-        Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
+        Ok(Self {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            id,
+        })
     }
 
     /// The node's id.
@@ -194,7 +208,11 @@ impl Node {
     /// # Errors
     ///
     /// See [`Node::ping`].
-    pub fn find_node(&self, target: NodeId, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+    pub fn find_node(
+        &self,
+        target: NodeId,
+        timeout: Option<Duration>,
+    ) -> Result<Pending, CommandError> {
         self.operation(|engine, now, out| engine.find_node(now, target, timeout, out))
     }
 
@@ -203,7 +221,11 @@ impl Node {
     /// # Errors
     ///
     /// See [`Node::ping`].
-    pub fn get_peers(&self, topic: NodeId, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+    pub fn get_peers(
+        &self,
+        topic: NodeId,
+        timeout: Option<Duration>,
+    ) -> Result<Pending, CommandError> {
         self.operation(|engine, now, out| engine.get_peers(now, topic, timeout, out))
     }
 
@@ -226,7 +248,11 @@ impl Node {
     /// # Errors
     ///
     /// See [`Node::ping`].
-    pub fn join(&self, seeds: Vec<Endpoint>, timeout: Option<Duration>) -> Result<Pending, CommandError> {
+    pub fn join(
+        &self,
+        seeds: Vec<Endpoint>,
+        timeout: Option<Duration>,
+    ) -> Result<Pending, CommandError> {
         self.operation(|engine, now, out| engine.join(now, seeds, timeout, out))
     }
 
@@ -236,7 +262,8 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn expect_seeds(&self) -> Result<(), CommandError> {
-        self.shared.command(|state, _, _| state.engine.expect_seeds())
+        self.shared
+            .command(|state, _, _| state.engine.expect_seeds())
     }
 
     /// See [`Engine::stay_joined`].
@@ -245,7 +272,8 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn stay_joined(&self, seeds: Vec<Endpoint>) -> Result<(), CommandError> {
-        self.shared.command(|state, now, _| state.engine.stay_joined(now, seeds))
+        self.shared
+            .command(|state, now, _| state.engine.stay_joined(now, seeds))
     }
 
     /// See [`Engine::fire`].
@@ -254,7 +282,8 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn fire(&self, to: Endpoint, question: Question) -> Result<(), CommandError> {
-        self.shared.command(|state, now, out| state.engine.fire(now, to, question, out))
+        self.shared
+            .command(|state, now, out| state.engine.fire(now, to, question, out))
     }
 
     /// See [`Engine::announce_to`].
@@ -262,8 +291,14 @@ impl Node {
     /// # Errors
     ///
     /// See [`Node::ping`].
-    pub fn announce_to(&self, to: Endpoint, topic: NodeId, port: Option<u16>) -> Result<(), CommandError> {
-        self.shared.command(|state, now, out| state.engine.announce_to(now, to, topic, port, out))
+    pub fn announce_to(
+        &self,
+        to: Endpoint,
+        topic: NodeId,
+        port: Option<u16>,
+    ) -> Result<(), CommandError> {
+        self.shared
+            .command(|state, now, out| state.engine.announce_to(now, to, topic, port, out))
     }
 
     /// See [`Engine::send`].
@@ -272,7 +307,8 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn send(&self, to: Endpoint, kind: u8, payload: &[u8]) -> Result<(), CommandError> {
-        self.shared.command(|state, _, out| state.engine.send(to, kind, payload, out))
+        self.shared
+            .command(|state, _, out| state.engine.send(to, kind, payload, out))
     }
 
     /// See [`Engine::clean_storage`].
@@ -281,7 +317,8 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn clean_storage(&self, age: Duration) -> Result<(), CommandError> {
-        self.shared.command(|state, now, _| state.engine.clean_storage(now, age))
+        self.shared
+            .command(|state, now, _| state.engine.clean_storage(now, age))
     }
 
     /// Whether this node's socket can send to `endpoint`.
@@ -296,7 +333,15 @@ impl Node {
     /// See [`Node::ping`].
     pub fn entries(&self) -> Result<Vec<Entry>, CommandError> {
         self.check_open()?;
-        Ok(self.shared.state.lock().engine.table().entries().copied().collect())
+        Ok(self
+            .shared
+            .state
+            .lock()
+            .engine
+            .table()
+            .entries()
+            .copied()
+            .collect())
     }
 
     /// What the node did so far and holds now; also of a closed node.
@@ -308,7 +353,12 @@ impl Node {
         if let Err(CommandError::Forked) = self.check_open() {
             return Err(CommandError::Forked);
         }
-        let mut stats = self.shared.state.lock().engine.stats(self.shared.link.now());
+        let mut stats = self
+            .shared
+            .state
+            .lock()
+            .engine
+            .stats(self.shared.link.now());
         let (sending, receiving) = self.shared.link.failures();
         stats.counters.refused[Refusal::Send as usize] += sending;
         stats.counters.refused[Refusal::Receive as usize] += receiving;
@@ -321,14 +371,19 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn observe(&self, every_packet: bool) -> Result<(), CommandError> {
-        self.shared.command(|state, _, _| state.engine.observe(every_packet))
+        self.shared
+            .command(|state, _, _| state.engine.observe(every_packet))
     }
 
     /// Opens the queue of notices, for at most `cap` of them.
     pub fn open_notices(&self, cap: usize) {
         self.shared.notices.get_or_init(|| {
             let (sender, receiver) = bounded(cap);
-            Notices { sender, receiver, dropped: AtomicU64::new(0) }
+            Notices {
+                sender,
+                receiver,
+                dropped: AtomicU64::new(0),
+            }
         });
     }
 
@@ -346,13 +401,19 @@ impl Node {
         if self.is_closed() {
             return Vec::new();
         }
-        first.into_iter().chain(notices.receiver.try_iter()).take(max).collect()
+        first
+            .into_iter()
+            .chain(notices.receiver.try_iter())
+            .take(max)
+            .collect()
     }
 
     /// Notices that wait, and those that were dropped because too many did.
     pub fn notices_waiting(&self) -> (usize, u64) {
         let notices = self.shared.notices.get();
-        notices.map_or((0, 0), |n| (n.receiver.len(), n.dropped.load(Ordering::Relaxed)))
+        notices.map_or((0, 0), |n| {
+            (n.receiver.len(), n.dropped.load(Ordering::Relaxed))
+        })
     }
 
     /// Ends the thread, frees the port and releases every caller that waits, within two seconds.
@@ -373,7 +434,10 @@ impl Node {
 
     /// Waits until the node is closed, at most for `patience`; whether it is.
     pub fn wait_closed(&self, patience: Duration) -> bool {
-        !matches!(self.shared.thread_ended.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
+        !matches!(
+            self.shared.thread_ended.recv_timeout(patience),
+            Err(RecvTimeoutError::Timeout)
+        )
     }
 
     /// Marks this as the copy of a node in a forked child: from now on nothing is touched.
@@ -397,7 +461,11 @@ impl Node {
             state.waiters.insert(op, sender);
             Ok::<_, Busy>(op)
         })??;
-        Ok(Pending { op, replies, shared: Arc::clone(&self.shared) })
+        Ok(Pending {
+            op,
+            replies,
+            shared: Arc::clone(&self.shared),
+        })
     }
 }
 
@@ -444,7 +512,10 @@ impl Shared {
     }
 
     /// Runs `run` on the state under the lock, then sends and tells what came of it.
-    fn command<T>(&self, run: impl FnOnce(&mut State, Time, &mut Outbox) -> T) -> Result<T, CommandError> {
+    fn command<T>(
+        &self,
+        run: impl FnOnce(&mut State, Time, &mut Outbox) -> T,
+    ) -> Result<T, CommandError> {
         self.check_open()?;
         let mut out = Outbox::default();
         let mut state = self.state.lock();
@@ -520,9 +591,14 @@ impl Host for Shared {
 
     fn socket_changed(&self, news: SocketNews<'_>) {
         match news {
-            SocketNews::Lost => self.log(Level::Warn, "the socket is lost; binding it again".into()),
+            SocketNews::Lost => {
+                self.log(Level::Warn, "the socket is lost; binding it again".into())
+            }
             SocketNews::RebindFailed(error, wait) => {
-                self.log(Level::Warn, format!("cannot bind the socket again: {error}; next try in {wait:?}"));
+                self.log(
+                    Level::Warn,
+                    format!("cannot bind the socket again: {error}; next try in {wait:?}"),
+                );
             }
             SocketNews::Rebound => self.log(Level::Info, "the socket is bound again".into()),
         }
@@ -531,7 +607,10 @@ impl Host for Shared {
     fn ended(&self, panicked: bool) {
         if panicked {
             self.is_closed.store(true, Ordering::Release);
-            self.log(Level::Error, "the node stopped by a bug in KadePy; please report it".into());
+            self.log(
+                Level::Error,
+                "the node stopped by a bug in KadePy; please report it".into(),
+            );
             self.notify(Notice::Closed);
         }
         self.state.lock().waiters.clear();
@@ -553,13 +632,17 @@ impl State {
             match event {
                 Event::Peers { op, peers } => {
                     let sender = self.waiters.get(&op).cloned();
-                    news.replies.extend(sender.map(|sender| (sender, Reply::Peers(peers))));
+                    news.replies
+                        .extend(sender.map(|sender| (sender, Reply::Peers(peers))));
                 }
                 Event::Done { op, outcome } => {
                     let sender = self.waiters.remove(&op);
-                    news.replies.extend(sender.map(|sender| (sender, Reply::Done(outcome))));
+                    news.replies
+                        .extend(sender.map(|sender| (sender, Reply::Done(outcome))));
                 }
-                Event::Packet { from, datagram } => news.notices.push(Notice::Packet { from, datagram }),
+                Event::Packet { from, datagram } => {
+                    news.notices.push(Notice::Packet { from, datagram })
+                }
                 Event::Joined(contacts) => news.notices.push(Notice::Log {
                     level: Level::Info,
                     text: format!("joined, {contacts} contacts"),

@@ -1,4 +1,4 @@
-"""What the core needs of the interpreter: the thread that runs callbacks, and hooks for exit and fork.
+"""What the core needs of the interpreter: a thread for callbacks, and hooks for exit and fork.
 
 The loop over callbacks is Python, so that no Rust frame is on the stack while one runs: a thread
 that the exiting interpreter kills inside a callback then ends quietly.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from kadepy import _core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from kadepy._types import Node
 
@@ -24,11 +24,11 @@ def start_dispatcher(notices: _core.Notices, name: str) -> None:
 
 def _dispatch(notices: _core.Notices) -> None:
     while batch := notices.take():
-        for level, content in batch:
-            if level is None:
-                _call(notices, content)
+        for notice in batch:
+            if notice[0] is None:
+                _call(notices, notice[1])
             else:
-                _log(level, content)
+                _log(*notice)
 
 
 def _call(notices: _core.Notices, packet: tuple[bytes, int, str, int, object]) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
-
 from kadepy import _core
 
+# As in `typing`, whose import would cost more than all else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
+    from typing import NoReturn
 
     from typing_extensions import Buffer
 
     from kadepy._core import Config
     from kadepy._types import Node, Peer, Stats
 
-    Contact = str | tuple[str, int] | Node
-    Callback = Callable[[bytes, int, str, int, object], object]
+    _Contact = str | tuple[str, int] | Node
+    _Callback = Callable[[bytes, int, str, int, object], object]
 
 MSG_PING = 0
 MSG_PONG = 1
@@ -75,7 +76,7 @@ class Swarm:
         port: int = 0,
         *,
         host: str = "0.0.0.0",
-        bootstrap: Contact | Iterable[Contact] = (),
+        bootstrap: _Contact | Iterable[_Contact] = (),
         node_id: Buffer | None = None,
         config: Config | None = None,
     ) -> None:
@@ -112,7 +113,7 @@ class Swarm:
 
     def bootstrap(
         self,
-        ip: Contact | Iterable[Contact],
+        ip: _Contact | Iterable[_Contact],
         port: int | None = None,
         *,
         timeout: float | None = 5.0,
@@ -132,7 +133,9 @@ class Swarm:
         """
         return self._node.bootstrap(ip, port, timeout)
 
-    def ping(self, ip: str | Peer | Node, port: int | None = None, *, timeout: float | None = 2.0) -> float:
+    def ping(
+        self, ip: str | Peer | Node, port: int | None = None, *, timeout: float | None = 2.0
+    ) -> float:
         """Asks one node whether it is there.
 
         Args:
@@ -161,7 +164,9 @@ class Swarm:
         """
         return self._node.find_node(target, timeout)
 
-    def find_node_iterative(self, target_id: Buffer, timeout: float | None = 2.0) -> list[tuple[str, int]]:
+    def find_node_iterative(
+        self, target_id: Buffer, timeout: float | None = 2.0
+    ) -> list[tuple[str, int]]:
         """Looks up the nodes nearest to an id, as v0.1 gives them: `(ip, port)` pairs."""
         return [(node.ip, node.port) for node in self._node.find_node(target_id, timeout)]
 
@@ -199,7 +204,9 @@ class Swarm:
         """
         return self._node.iter_peers(topic, timeout)
 
-    def announce_peer(self, topic: Buffer, port: int | None = None, *, timeout: float | None = 10.0) -> int:
+    def announce_peer(
+        self, topic: Buffer, port: int | None = None, *, timeout: float | None = 10.0
+    ) -> int:
         """Stores this host as a peer of a topic, at the k (20) nodes nearest to the topic.
 
         They keep it for 30 minutes. The address is the one that they see.
@@ -239,7 +246,7 @@ class Swarm:
         """
         self._node.send(ip, port, type, payload)
 
-    def set_callback(self, fn: Callback | None) -> None:
+    def set_callback(self, fn: _Callback | None) -> None:
         """Sets what is called with every packet: ``fn(sender_id, msg_type, ip, port, payload)``.
 
         Calls come one at a time, in the order of arrival, on a thread of their own. A slow one
@@ -288,7 +295,9 @@ class Swarm:
     def __repr__(self) -> str:
         host, port = self.address
         state = " closed" if self.closed else ""
-        return f"<Swarm {self.id[:4].hex()}… on {f'[{host}]' if ':' in host else host}:{port}{state}>"
+        return (
+            f"<Swarm {self.id[:4].hex()}… on {f'[{host}]' if ':' in host else host}:{port}{state}>"
+        )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle or copy a Swarm: it owns a socket and a thread")
@@ -300,5 +309,10 @@ class Swarm:
             return
         import warnings
 
-        warnings.warn(f"unclosed {self!r}: use it in a with block, or close() it", ResourceWarning, source=self)
+        warnings.warn(
+            f"unclosed {self!r}: use it in a with block, or close() it",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
         node.close()

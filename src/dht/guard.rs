@@ -1,7 +1,7 @@
 //! Manners towards strangers: whom to trust as v0.1 does, how much to answer, who proved its
 //! address, which addresses to believe, whom to ask whether it is there.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
 use crate::config::{Config, Legacy};
-use crate::id::NodeId;
+use crate::id::{Distance, NodeId};
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
@@ -30,11 +30,15 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard with a token secret of its own, drawn from `rng`.
-    pub fn new(config: &Config, rng: &mut impl Rng) -> Self {
+    /// The guard of the node `own`, with a token secret drawn from `rng`.
+    pub fn new(own: NodeId, config: &Config, rng: &mut impl Rng) -> Self {
         let mut token_key = [0; 16];
         rng.fill_bytes(&mut token_key);
-        Self { legacy: config.legacy, token_key, candidates: Candidates::new(config) }
+        Self {
+            legacy: config.legacy,
+            token_key,
+            candidates: Candidates::new(own, config),
+        }
     }
 
     /// Whether v0.1's unproved packets are trusted from there.
@@ -48,7 +52,11 @@ impl Guard {
 
     /// The bytes that a request of `len` bytes from there may cause to be sent back, in all.
     pub fn allowance(&self, from: &Endpoint, len: usize) -> usize {
-        if from.is_local() { usize::MAX } else { len * AMPLIFICATION }
+        if from.is_local() {
+            usize::MAX
+        } else {
+            len * AMPLIFICATION
+        }
     }
 
     /// The token that lets the owner of `endpoint`'s address announce `topic` now.
@@ -57,7 +65,13 @@ impl Guard {
     }
 
     /// Whether `token` is one that was handed to that address for that topic lately.
-    pub fn accepts_token(&self, now: Time, endpoint: &Endpoint, topic: &NodeId, token: &[u8]) -> bool {
+    pub fn accepts_token(
+        &self,
+        now: Time,
+        endpoint: &Endpoint,
+        topic: &NodeId,
+        token: &[u8],
+    ) -> bool {
         let current = epoch(now);
         let matches = |epoch| self.token_of_epoch(epoch, endpoint, topic).ct_eq(token);
         let last = current.checked_sub(1).map_or(0.into(), matches);
@@ -101,9 +115,13 @@ fn epoch(now: Time) -> u64 {
 }
 
 /// Senders of requests that are not listed yet: they are asked, a few a second, and listed once
-/// they answer. Whatever is not asked in time makes room for nobody: the queue is simply full.
+/// they answer.
+///
+/// The one nearest to the own id is asked first: a lookup ends exactly where neighbours know each
+/// other, while a far bucket fills from any lookup.
 pub struct Candidates {
-    queue: VecDeque<Contact>,
+    own: NodeId,
+    queue: BTreeMap<Distance, Contact>,
     /// The addresses of `queue`, each once.
     endpoints: BTreeSet<Endpoint>,
     /// When the last ones were asked, the oldest first; never more than `pings_per_second`.
@@ -115,9 +133,10 @@ pub struct Candidates {
 impl Candidates {
     const PING_WINDOW: Duration = Duration::from_secs(1);
 
-    fn new(config: &Config) -> Self {
+    fn new(own: NodeId, config: &Config) -> Self {
         Self {
-            queue: VecDeque::new(),
+            own,
+            queue: BTreeMap::new(),
             endpoints: BTreeSet::new(),
             asked: VecDeque::new(),
             queue_max: config.candidates,
@@ -125,17 +144,21 @@ impl Candidates {
         }
     }
 
-    /// Takes a sender in; `false` where the queue is full.
+    /// Takes a sender in; `false` where that leaves one out, because the queue is full.
     pub fn push(&mut self, contact: Contact) -> bool {
-        if self.endpoints.contains(&contact.endpoint) {
+        let distance = self.own.distance(&contact.id);
+        if self.endpoints.contains(&contact.endpoint) || self.queue.contains_key(&distance) {
             return true;
         }
-        if self.queue.len() >= self.queue_max {
-            return false;
-        }
         self.endpoints.insert(contact.endpoint);
-        self.queue.push_back(contact);
-        true
+        self.queue.insert(distance, contact);
+        if self.queue.len() <= self.queue_max {
+            return true;
+        }
+        if let Some((_, farthest)) = self.queue.pop_last() {
+            self.endpoints.remove(&farthest.endpoint);
+        }
+        false
     }
 
     /// The next one to ask at `now`, to be called until it gives `None`.
@@ -144,7 +167,7 @@ impl Candidates {
         if self.next_at()? > now {
             return None;
         }
-        let contact = self.queue.pop_front()?;
+        let (_, contact) = self.queue.pop_first()?;
         self.endpoints.remove(&contact.endpoint);
         Some(contact)
     }
@@ -162,12 +185,18 @@ impl Candidates {
         if self.queue.is_empty() {
             return None;
         }
-        let oldest = self.asked.front().filter(|_| self.asked.len() >= self.pings_per_second);
+        let oldest = self
+            .asked
+            .front()
+            .filter(|_| self.asked.len() >= self.pings_per_second);
         Some(oldest.map_or(Time::ZERO, |&at| at + Self::PING_WINDOW))
     }
 
     fn check_invariants(&self) {
-        assert!(self.queue.len() <= self.queue_max, "more candidates than allowed");
+        assert!(
+            self.queue.len() <= self.queue_max,
+            "more candidates than allowed"
+        );
         assert_eq!(self.queue.len(), self.endpoints.len());
         assert!(self.asked.len() <= self.pings_per_second);
         assert!(self.asked.iter().is_sorted());

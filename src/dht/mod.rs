@@ -3,9 +3,6 @@
 //! The parts do not call each other. They keep state, answer questions and return decisions;
 //! `protocol` asks them and acts.
 
-
-
-
 pub mod guard;
 pub mod lookup;
 pub mod protocol;

@@ -13,13 +13,13 @@ use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 pub use self::operations::{Busy, Outcome, SeedState};
-pub use self::stats::{Refusal, Stats};
 use self::operations::{Home, Operation};
 use self::stats::Counters;
+pub use self::stats::{Refusal, Stats};
 use super::guard::Guard;
 use super::requests::{Due, OpId, Purpose, Question, Request, Requests};
 use super::routing::{Admission, Entry, MAX_CLOSEST, Table};
-use super::storage::{StoreError, Storage};
+use super::storage::{Storage, StoreError};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -127,7 +127,13 @@ impl Engine {
     ///
     /// `seed` seeds its random generator: from the system's generator in a node, from the run's seed
     /// in a simulation.
-    pub fn new(now: Time, id: NodeId, bound: Endpoint, config: Arc<Config>, seed: [u8; 32]) -> Self {
+    pub fn new(
+        now: Time,
+        id: NodeId,
+        bound: Endpoint,
+        config: Arc<Config>,
+        seed: [u8; 32],
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         Self {
             id,
@@ -135,7 +141,7 @@ impl Engine {
             table: Table::new(now, id, &config),
             requests: Requests::new(&config),
             storage: Storage::new(id, &config),
-            guard: Guard::new(&config, &mut rng),
+            guard: Guard::new(id, &config, &mut rng),
             config,
             rng,
             operations: BTreeMap::new(),
@@ -177,7 +183,10 @@ impl Engine {
         };
         self.counters.packets_in[message.body.kind() as usize] += 1;
         if self.is_observed {
-            self.events.push_back(Event::Packet { from, datagram: (&*datagram).into() });
+            self.events.push_back(Event::Packet {
+                from,
+                datagram: (&*datagram).into(),
+            });
         }
         if !from.is_sendable() || self.is_own(&from) {
             return self.refuse(Refusal::Source);
@@ -189,7 +198,7 @@ impl Engine {
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
                 let allowance = self.guard.allowance(&from, datagram.len());
                 let used = self.serve(now, from, &message, allowance, out);
-                self.consider(from, &message, allowance - used);
+                self.consider(now, from, &message, allowance - used, out);
             }
             Kind::Pong | Kind::FoundNodes | Kind::Peers | Kind::Announced | Kind::Error => {
                 self.take_reply(now, from, &message, out);
@@ -209,16 +218,18 @@ impl Engine {
         }
         self.end_overdue(now);
         while let Some(candidate) = self.guard.candidates().next(now) {
-            if self.table.get(&candidate.id).is_none() && !self.requests.is_asking(candidate.endpoint) {
+            if self.table.has_use_for(&candidate.id) && !self.requests.is_asking(candidate.endpoint)
+            {
                 self.guard.candidates().asked(now);
-                self.ask(now, candidate.endpoint, Some(candidate.id), Question::Ping, Purpose::Candidate, false, out);
+                self.greet_candidate(now, candidate, out);
             }
         }
         self.rejoin(now, out);
         self.refresh(now, out);
         if self.storage.records() > 0 && now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
-            self.storage.sweep(now, self.config.topics.div_ceil(SWEEP_SHARE));
+            self.storage
+                .sweep(now, self.config.topics.div_ceil(SWEEP_SHARE));
         }
     }
 
@@ -291,7 +302,9 @@ impl Engine {
             endpoint: Some(from),
             ..Trailer::default()
         });
-        let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
+        let want = asked
+            .and_then(|asked| asked.want)
+            .unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
         let mut peers: ArrayVec<Endpoint, 128> = ArrayVec::new();
@@ -311,8 +324,13 @@ impl Engine {
                 }
                 let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
                 let max = self.config.reply_peers;
-                self.storage.sample(now, topic, max, wanted, &mut self.rng, &mut peers);
-                reply.body = if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
+                self.storage
+                    .sample(now, topic, max, wanted, &mut self.rng, &mut peers);
+                reply.body = if peers.is_empty() {
+                    Body::FoundNodes
+                } else {
+                    Body::Peers { topic }
+                };
                 reply.peers = &peers;
                 nodes = self.closest_for(&from, want, &topic);
                 reply.nodes = &nodes;
@@ -348,40 +366,90 @@ impl Engine {
             None => self.guard.trusts_legacy(&from),
         };
         let (refusal, code, text) = if !may {
-            (Refusal::Token, ErrorCode::BadToken, "bad token: get one by GET_PEERS from this address")
+            (
+                Refusal::Token,
+                ErrorCode::BadToken,
+                "bad token: get one by GET_PEERS from this address",
+            )
         } else {
             match self.storage.store(now, topic, from.with_port(port)) {
                 Ok(()) => return trailer.map(|_| Body::Announced { topic }),
-                Err(StoreError::Quota) => {
-                    (Refusal::Storage, ErrorCode::StorageFull, "too many records from this address")
-                }
+                Err(StoreError::Quota) => (
+                    Refusal::Storage,
+                    ErrorCode::StorageFull,
+                    "too many records from this address",
+                ),
                 Err(StoreError::Full) => (Refusal::Storage, ErrorCode::StorageFull, "storage full"),
             }
         };
         self.refuse(refusal);
-        trailer.and_then(|trailer| trailer.txid).map(|_| Body::Error { code: code as u8, text })
+        trailer
+            .and_then(|trailer| trailer.txid)
+            .map(|_| Body::Error {
+                code: code as u8,
+                text,
+            })
     }
 
     /// Makes the sender of a request a candidate for the table, where what is left of the
     /// allowance pays for asking it.
-    fn consider(&mut self, from: Endpoint, request: &Message<'_>, allowance_left: usize) {
+    ///
+    /// A local one is asked at once, for it cannot be a stranger whose address somebody else wrote
+    /// into the packet; so the nodes of one machine know each other as soon as they have met.
+    fn consider(
+        &mut self,
+        now: Time,
+        from: Endpoint,
+        request: &Message<'_>,
+        allowance_left: usize,
+        out: &mut Outbox,
+    ) {
         let is_welcome = allowance_left >= PROBE_LEN
             && !request.trailer.is_some_and(|trailer| trailer.read_only)
-            && self.table.get(&request.sender).is_none()
             && self.table.has_use_for(&request.sender)
             && !self.requests.is_asking(from);
-        let contact = Contact { id: request.sender, endpoint: from };
-        if is_welcome && !self.guard.candidates().push(contact) {
+        if !is_welcome {
+            return;
+        }
+        let candidate = Contact {
+            id: request.sender,
+            endpoint: from,
+        };
+        let is_taken = if from.is_local() {
+            // Half of the room for requests is kept for what callers want.
+            let has_room = self.requests.len() < self.config.open_requests / 2;
+            has_room && self.greet_candidate(now, candidate, out)
+        } else {
+            self.guard.candidates().push(candidate)
+        };
+        if !is_taken {
             self.refuse(Refusal::Candidates);
         }
     }
 
+    fn greet_candidate(&mut self, now: Time, candidate: Contact, out: &mut Outbox) -> bool {
+        let Contact { id, endpoint } = candidate;
+        self.ask(
+            now,
+            endpoint,
+            Some(id),
+            Question::Ping,
+            Purpose::Candidate,
+            false,
+            out,
+        )
+    }
+
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
         let trusts_legacy = self.guard.trusts_legacy(&from);
-        let Some((request, round_trip)) = self.requests.answer(now, from, reply, trusts_legacy) else {
+        let Some((request, round_trip)) = self.requests.answer(now, from, reply, trusts_legacy)
+        else {
             return self.refuse(Refusal::Unsolicited);
         };
-        let contact = Contact { id: reply.sender, endpoint: from };
+        let contact = Contact {
+            id: reply.sender,
+            endpoint: from,
+        };
         if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
             if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
                 self.check(now, listed, out);
@@ -396,7 +464,15 @@ impl Engine {
         match request.purpose {
             Purpose::Op(op) => self.operation_late(now, op, request, out),
             Purpose::Check if !request.is_retry => {
-                self.ask(now, request.to, request.id, request.question, Purpose::Check, true, out);
+                self.ask(
+                    now,
+                    request.to,
+                    request.id,
+                    request.question,
+                    Purpose::Check,
+                    true,
+                    out,
+                );
             }
             Purpose::Check | Purpose::Candidate | Purpose::Nothing => {}
         }
@@ -409,14 +485,28 @@ impl Engine {
         }
         let is_proof = request.is_retry && self.last_arrival > request.sent;
         if let (true, Some(id)) = (is_proof, request.id) {
-            self.table.failed(now, &Contact { id, endpoint: request.to });
+            self.table.failed(
+                now,
+                &Contact {
+                    id,
+                    endpoint: request.to,
+                },
+            );
         }
     }
 
     /// Asks a listed contact whether it is still there.
     fn check(&mut self, now: Time, contact: Contact, out: &mut Outbox) {
         if !self.requests.is_asking(contact.endpoint) {
-            self.ask(now, contact.endpoint, Some(contact.id), Question::Ping, Purpose::Check, false, out);
+            self.ask(
+                now,
+                contact.endpoint,
+                Some(contact.id),
+                Question::Ping,
+                Purpose::Check,
+                false,
+                out,
+            );
         }
     }
 
@@ -432,7 +522,10 @@ impl Engine {
     }
 
     /// Sends a question; whether there was room for one more.
-    #[expect(clippy::too_many_arguments, reason = "a request is what these say, and no two belong together")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a request is what these say, and no two belong together"
+    )]
     fn ask(
         &mut self,
         now: Time,
@@ -447,29 +540,65 @@ impl Engine {
             Question::Ping => (Body::Ping, 0),
             Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
             Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
-            Question::Announce(_) => unreachable!("an announce has a port and a token: see `send_announce`"),
+            Question::Announce(_) => {
+                unreachable!("an announce has a port and a token: see `send_announce`")
+            }
         };
-        let request = Request { to, id, question, purpose, sent: now, is_retry };
+        let request = Request {
+            to,
+            id,
+            question,
+            purpose,
+            sent: now,
+            is_retry,
+        };
         self.open_request(request, body, Trailer::default(), pad_to, out)
     }
 
     /// Sends an announce of `topic` with this node's own port where `port` is none.
-    fn send_announce(&mut self, request: Request, topic: NodeId, port: Option<u16>, token: Option<&[u8]>, out: &mut Outbox) -> bool {
-        let body = Body::AnnouncePeer { topic, port: port.unwrap_or(self.bound.port()) };
-        let trailer = Trailer { token, implied_port: port.is_none(), ..Trailer::default() };
+    fn send_announce(
+        &mut self,
+        request: Request,
+        topic: NodeId,
+        port: Option<u16>,
+        token: Option<&[u8]>,
+        out: &mut Outbox,
+    ) -> bool {
+        let body = Body::AnnouncePeer {
+            topic,
+            port: port.unwrap_or(self.bound.port()),
+        };
+        let trailer = Trailer {
+            token,
+            implied_port: port.is_none(),
+            ..Trailer::default()
+        };
         self.open_request(request, body, trailer, 0, out)
     }
 
-    fn open_request(&mut self, request: Request, body: Body<'_>, trailer: Trailer<'_>, pad_to: usize, out: &mut Outbox) -> bool {
+    fn open_request(
+        &mut self,
+        request: Request,
+        body: Body<'_>,
+        trailer: Trailer<'_>,
+        pad_to: usize,
+        out: &mut Outbox,
+    ) -> bool {
         if !self.requests.has_room() {
             self.refuse(Refusal::Busy);
             return false;
         }
         let mut txid = TxId([0; 8]);
         self.rng.fill_bytes(&mut txid.0);
-        let trailer = Trailer { txid: Some(txid), ..trailer };
+        let trailer = Trailer {
+            txid: Some(txid),
+            ..trailer
+        };
         let message = Message::new(self.id, body, Some(trailer));
-        let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
+        let known_rtt = request
+            .id
+            .and_then(|id| self.table.get(&id))
+            .map(Entry::rtt);
         self.requests.open(txid, request, known_rtt);
         self.counters.requests += 1;
         self.transmit(request.to, &message, native::MAX_SENT, pad_to, out);
@@ -477,7 +606,14 @@ impl Engine {
     }
 
     /// Writes a message to `out`; returns the bytes that go over the wire.
-    fn transmit(&mut self, to: Endpoint, message: &Message<'_>, limit: usize, pad_to: usize, out: &mut Outbox) -> usize {
+    fn transmit(
+        &mut self,
+        to: Endpoint,
+        message: &Message<'_>,
+        limit: usize,
+        pad_to: usize,
+        out: &mut Outbox,
+    ) -> usize {
         let start = out.bytes.len();
         if native::encode(message, limit, pad_to, &mut out.bytes).is_none() {
             return 0;
@@ -495,7 +631,12 @@ impl Engine {
     }
 
     /// The contacts to list in an answer to `from`, the nearest to `target` first.
-    fn closest_for(&self, from: &Endpoint, want: Want, target: &NodeId) -> ArrayVec<Contact, MAX_CLOSEST> {
+    fn closest_for(
+        &self,
+        from: &Endpoint,
+        want: Want,
+        target: &NodeId,
+    ) -> ArrayVec<Contact, MAX_CLOSEST> {
         self.table.closest(target, self.config.k, |entry| {
             let endpoint = &entry.contact.endpoint;
             entry.is_reliable() && want.includes(endpoint) && is_for(endpoint, from)
@@ -503,14 +644,23 @@ impl Engine {
     }
 
     /// The nodes that `reply` lists and that are worth asking.
-    fn believable<'a>(&self, from: Endpoint, reply: &Message<'a>) -> impl Iterator<Item = Contact> + use<'a, '_> {
+    fn believable<'a>(
+        &self,
+        from: Endpoint,
+        reply: &Message<'a>,
+    ) -> impl Iterator<Item = Contact> + use<'a, '_> {
         let has_trailer = reply.trailer.is_some();
-        reply.nodes.iter().take(MAX_CLOSEST).copied().filter(move |node| {
-            ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
-                && !self.is_own(&node.endpoint)
-                && self.reaches(&node.endpoint)
-                && self.guard.believes(&node.endpoint, &from, has_trailer)
-        })
+        reply
+            .nodes
+            .iter()
+            .take(MAX_CLOSEST)
+            .copied()
+            .filter(move |node| {
+                ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
+                    && !self.is_own(&node.endpoint)
+                    && self.reaches(&node.endpoint)
+                    && self.guard.believes(&node.endpoint, &from, has_trailer)
+            })
     }
 
     /// Whether this node's socket can send there.
@@ -521,7 +671,11 @@ impl Engine {
     /// Whether a packet from there can only be this node's own.
     fn is_own(&self, endpoint: &Endpoint) -> bool {
         endpoint.port() == self.bound.port()
-            && if self.bound.ip().is_unspecified() { endpoint.ip().is_loopback() } else { *endpoint == self.bound }
+            && if self.bound.ip().is_unspecified() {
+                endpoint.ip().is_loopback()
+            } else {
+                *endpoint == self.bound
+            }
     }
 
     fn random_id(&mut self) -> NodeId {
@@ -539,11 +693,18 @@ impl Engine {
         assert!(self.table.get(&self.id).is_none());
         for (id, operation) in &self.operations {
             operation.check_invariants();
-            assert!(operation.deadline.is_none_or(|at| self.deadlines.contains(&(at, *id))));
+            assert!(
+                operation
+                    .deadline
+                    .is_none_or(|at| self.deadlines.contains(&(at, *id)))
+            );
         }
         assert_eq!(
             self.deadlines.len(),
-            self.operations.values().filter(|operation| operation.deadline.is_some()).count()
+            self.operations
+                .values()
+                .filter(|operation| operation.deadline.is_some())
+                .count()
         );
     }
 }
@@ -557,7 +718,10 @@ impl Outbox {
     /// The datagrams, in the order in which they are to leave.
     pub fn iter(&self) -> impl Iterator<Item = (Endpoint, &[u8])> {
         let starts = std::iter::once(0).chain(self.datagrams.iter().map(|&(_, end)| end));
-        self.datagrams.iter().zip(starts).map(|(&(to, end), start)| (to, &self.bytes[start..end]))
+        self.datagrams
+            .iter()
+            .zip(starts)
+            .map(|(&(to, end), start)| (to, &self.bytes[start..end]))
     }
 
     /// Whether there is nothing to send.

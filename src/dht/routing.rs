@@ -89,7 +89,11 @@ impl Table {
     pub fn answered(&mut self, now: Time, contact: Contact, round_trip: Duration) -> Admission {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];
-        if let Some(at) = bucket.contacts.iter().position(|entry| entry.contact.id == contact.id) {
+        if let Some(at) = bucket
+            .contacts
+            .iter()
+            .position(|entry| entry.contact.id == contact.id)
+        {
             let entry = &mut bucket.contacts[at];
             if entry.contact.endpoint == contact.endpoint {
                 entry.answered(now, round_trip);
@@ -110,8 +114,14 @@ impl Table {
     pub fn failed(&mut self, now: Time, contact: &Contact) {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];
-        bucket.replacements.retain(|entry| entry.contact != *contact);
-        let Some(at) = bucket.contacts.iter().position(|entry| entry.contact == *contact) else {
+        bucket
+            .replacements
+            .retain(|entry| entry.contact != *contact);
+        let Some(at) = bucket
+            .contacts
+            .iter()
+            .position(|entry| entry.contact == *contact)
+        else {
             return;
         };
         let entry = &mut bucket.contacts[at];
@@ -151,17 +161,22 @@ impl Table {
 
     /// The listed contact with this id.
     pub fn get(&self, id: &NodeId) -> Option<&Entry> {
-        self.buckets[self.bucket_of(id)].contacts.iter().find(|entry| entry.contact.id == *id)
+        self.buckets[self.bucket_of(id)]
+            .contacts
+            .iter()
+            .find(|entry| entry.contact.id == *id)
     }
 
-    /// Whether a contact with this id, which is not listed yet, would find a place or a cache for it.
+    /// Whether this id is neither listed nor waiting, and would find a place for either.
     pub fn has_use_for(&self, id: &NodeId) -> bool {
         let index = self.bucket_of(id);
         let bucket = &self.buckets[index];
-        bucket.contacts.len() < self.k
+        let mut known = bucket.contacts.iter().chain(&bucket.replacements);
+        let has_place = bucket.contacts.len() < self.k
             || self.can_split(index)
             || bucket.replacements.len() < self.replacements_max
-            || bucket.contacts.iter().any(|entry| entry.failures > 0)
+            || bucket.contacts.iter().any(|entry| entry.failures > 0);
+        has_place && known.all(|entry| entry.contact.id != *id)
     }
 
     /// Every listed contact, the buckets farthest from the own id first.
@@ -171,7 +186,10 @@ impl Table {
 
     /// How many contacts are listed.
     pub fn len(&self) -> usize {
-        self.buckets.iter().map(|bucket| bucket.contacts.len()).sum()
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.contacts.len())
+            .sum()
     }
 
     /// Whether none is listed.
@@ -201,8 +219,11 @@ impl Table {
 
     /// A target in the range of the bucket that needs a refresh most, if any needs one at `now`.
     pub fn stale(&self, now: Time, random: &NodeId) -> Option<NodeId> {
-        let (index, bucket) =
-            self.buckets.iter().enumerate().min_by_key(|(_, bucket)| bucket.touched)?;
+        let (index, bucket) = self
+            .buckets
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, bucket)| bucket.touched)?;
         (now >= bucket.touched + self.refresh).then(|| self.id_in_bucket(index, random))
     }
 
@@ -215,8 +236,13 @@ impl Table {
     /// The buckets that have room and lie farther away than the nearest contact: what a node that
     /// has just joined refreshes.
     pub fn thin_buckets(&self) -> Vec<usize> {
-        let nearest = self.buckets.iter().rposition(|bucket| !bucket.contacts.is_empty());
-        (0..nearest.unwrap_or(0)).filter(|&index| self.buckets[index].contacts.len() < self.k).collect()
+        let nearest = self
+            .buckets
+            .iter()
+            .rposition(|bucket| !bucket.contacts.is_empty());
+        (0..nearest.unwrap_or(0))
+            .filter(|&index| self.buckets[index].contacts.len() < self.k)
+            .collect()
     }
 
     /// An id in the range of a bucket, all else taken from `random`.
@@ -224,7 +250,9 @@ impl Table {
         if index + 1 >= self.buckets.len() {
             self.own.with_suffix_of(self.buckets.len() - 1, random)
         } else {
-            self.own.with_flipped_bit(index).with_suffix_of(index + 1, random)
+            self.own
+                .with_flipped_bit(index)
+                .with_suffix_of(index + 1, random)
         }
     }
 
@@ -234,11 +262,17 @@ impl Table {
             let can_split = self.can_split(index);
             let bucket = &mut self.buckets[index];
             if bucket.contacts.len() < self.k {
-                bucket.replacements.retain(|waiting| waiting.contact.id != entry.contact.id);
+                bucket
+                    .replacements
+                    .retain(|waiting| waiting.contact.id != entry.contact.id);
                 bucket.contacts.push(entry);
                 return Admission::Listed;
             }
-            if let Some(at) = bucket.contacts.iter().position(|listed| listed.failures > 0) {
+            if let Some(at) = bucket
+                .contacts
+                .iter()
+                .position(|listed| listed.failures > 0)
+            {
                 bucket.contacts.remove(at);
                 continue;
             }
@@ -246,7 +280,9 @@ impl Table {
                 self.split();
                 continue;
             }
-            bucket.replacements.retain(|waiting| waiting.contact.id != entry.contact.id);
+            bucket
+                .replacements
+                .retain(|waiting| waiting.contact.id != entry.contact.id);
             bucket.replacements.push(entry);
             if bucket.replacements.len() > self.replacements_max {
                 bucket.replacements.remove(0);
@@ -270,7 +306,8 @@ impl Table {
         let last = self.buckets.len() - 1;
         let bucket = &mut self.buckets[last];
         let halve = |entries: &mut Vec<Entry>| {
-            let goes_deeper = |entry: &Entry| own.distance(&entry.contact.id).common_prefix() > last;
+            let goes_deeper =
+                |entry: &Entry| own.distance(&entry.contact.id).common_prefix() > last;
             let (deeper, staying) = std::mem::take(entries).into_iter().partition(goes_deeper);
             *entries = staying;
             deeper
@@ -287,9 +324,13 @@ impl Table {
 
     fn remove_endpoint(&mut self, endpoint: &Endpoint) {
         for bucket in &mut self.buckets {
-            bucket.replacements.retain(|entry| entry.contact.endpoint != *endpoint);
+            bucket
+                .replacements
+                .retain(|entry| entry.contact.endpoint != *endpoint);
             let before = bucket.contacts.len();
-            bucket.contacts.retain(|entry| entry.contact.endpoint != *endpoint);
+            bucket
+                .contacts
+                .retain(|entry| entry.contact.endpoint != *endpoint);
             if bucket.contacts.len() < before {
                 bucket.promote(self.k);
             }
@@ -297,7 +338,8 @@ impl Table {
     }
 
     fn remember(&mut self, now: Time, contact: Contact) {
-        self.dropped.retain(|(_, known)| known.endpoint != contact.endpoint);
+        self.dropped
+            .retain(|(_, known)| known.endpoint != contact.endpoint);
         if self.dropped.len() >= DROPPED_MAX {
             self.dropped.pop_front();
         }
@@ -305,26 +347,42 @@ impl Table {
     }
 
     fn bucket_of(&self, id: &NodeId) -> usize {
-        self.own.distance(id).common_prefix().min(self.buckets.len() - 1)
+        self.own
+            .distance(id)
+            .common_prefix()
+            .min(self.buckets.len() - 1)
     }
 
     /// Panics where a contact is in the wrong place or listed twice, or a cap is passed.
     pub fn check_invariants(&self) {
         assert!(!self.buckets.is_empty() && self.buckets.len() <= ID_BITS);
         for (index, bucket) in self.buckets.iter().enumerate() {
-            assert!(bucket.contacts.len() <= self.k, "more contacts in a bucket than k");
+            assert!(
+                bucket.contacts.len() <= self.k,
+                "more contacts in a bucket than k"
+            );
             assert!(bucket.replacements.len() <= self.replacements_max);
             for entry in bucket.contacts.iter().chain(&bucket.replacements) {
                 assert_ne!(entry.contact.id, self.own, "a node lists itself");
-                assert_eq!(self.bucket_of(&entry.contact.id), index, "a contact in another's bucket");
+                assert_eq!(
+                    self.bucket_of(&entry.contact.id),
+                    index,
+                    "a contact in another's bucket"
+                );
             }
         }
-        let all: Vec<&Entry> =
-            self.buckets.iter().flat_map(|b| b.contacts.iter().chain(&b.replacements)).collect();
+        let all: Vec<&Entry> = self
+            .buckets
+            .iter()
+            .flat_map(|b| b.contacts.iter().chain(&b.replacements))
+            .collect();
         for (at, entry) in all.iter().enumerate() {
             for other in &all[at + 1..] {
                 assert_ne!(entry.contact.id, other.contact.id, "an id listed twice");
-                assert_ne!(entry.contact.endpoint, other.contact.endpoint, "an address listed twice");
+                assert_ne!(
+                    entry.contact.endpoint, other.contact.endpoint,
+                    "an address listed twice"
+                );
             }
         }
         assert!(self.dropped.len() <= DROPPED_MAX);
@@ -333,7 +391,11 @@ impl Table {
 
 impl Bucket {
     fn new(now: Time) -> Self {
-        Self { contacts: Vec::new(), replacements: Vec::new(), touched: now }
+        Self {
+            contacts: Vec::new(),
+            replacements: Vec::new(),
+            touched: now,
+        }
     }
 
     /// Fills places from the replacement cache, the most recently seen first.
@@ -342,7 +404,9 @@ impl Bucket {
             let Some(entry) = self.replacements.pop() else {
                 return;
             };
-            let at = self.contacts.partition_point(|listed| listed.seen <= entry.seen);
+            let at = self
+                .contacts
+                .partition_point(|listed| listed.seen <= entry.seen);
             self.contacts.insert(at, entry);
         }
     }
@@ -369,7 +433,12 @@ impl Bucket {
 
 impl Entry {
     fn new(now: Time, contact: Contact, round_trip: Duration) -> Self {
-        Self { contact, rtt: in_rtt_units(round_trip), failures: 0, seen: now }
+        Self {
+            contact,
+            rtt: in_rtt_units(round_trip),
+            failures: 0,
+            seen: now,
+        }
     }
 
     /// Whether it answered the last question.

@@ -120,7 +120,9 @@ fn remedy_for_code(code: i32) -> Remedy {
 
 #[cfg(windows)]
 fn remedy_for_code(code: i32) -> Remedy {
-    use windows_sys::Win32::Networking::WinSock::{WSAEBADF, WSAEMSGSIZE, WSAENETRESET, WSAENOTSOCK};
+    use windows_sys::Win32::Networking::WinSock::{
+        WSAEBADF, WSAEMSGSIZE, WSAENETRESET, WSAENOTSOCK,
+    };
     match code {
         WSAEMSGSIZE => Remedy::Oversize,
         WSAENETRESET => Remedy::Ignore,
@@ -161,5 +163,9 @@ fn ignore_port_unreachable(socket: &socket2::Socket) -> io::Result<()> {
             None,
         )
     };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

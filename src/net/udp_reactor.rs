@@ -65,7 +65,10 @@ impl Batch {
     /// The datagrams.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Endpoint, &mut [u8])> {
         let buffers = self.buffers.iter_mut();
-        self.received.iter().zip(buffers).map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
+        self.received
+            .iter()
+            .zip(buffers)
+            .map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
     }
 }
 
@@ -115,7 +118,10 @@ impl Reactor {
             send_failures: AtomicU64::new(0),
             receive_failures: AtomicU64::new(0),
         };
-        Ok(Self { poll, link: Arc::new(link) })
+        Ok(Self {
+            poll,
+            link: Arc::new(link),
+        })
     }
 
     /// What other threads need of it.
@@ -158,7 +164,10 @@ impl Reactor {
             if link.is_lost.swap(false, Ordering::AcqRel) && rebinding.is_none() {
                 host.socket_changed(SocketNews::Lost);
                 *link.socket.lock() = None;
-                rebinding = Some(Rebinding { at: link.now(), wait: REBIND_MIN });
+                rebinding = Some(Rebinding {
+                    at: link.now(),
+                    wait: REBIND_MIN,
+                });
             }
             if let Some(attempt) = &mut rebinding {
                 if link.now() >= attempt.at && self.rebind(host, attempt) {
@@ -166,9 +175,16 @@ impl Reactor {
                     continue;
                 }
             }
-            let wake_at = [deadline, rebinding.as_ref().map(|attempt| attempt.at)].into_iter().flatten().min();
+            let wake_at = [deadline, rebinding.as_ref().map(|attempt| attempt.at)]
+                .into_iter()
+                .flatten()
+                .min();
             // A full batch says that more is waiting, for which the poll would not wake again.
-            let timeout = if is_full { Some(Duration::ZERO) } else { wake_at.map(|at| at - link.now()) };
+            let timeout = if is_full {
+                Some(Duration::ZERO)
+            } else {
+                wake_at.map(|at| at - link.now())
+            };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -208,10 +224,11 @@ impl Reactor {
     }
 
     fn rebind(&self, host: &impl Host, attempt: &mut Rebinding) -> bool {
-        let bound = Socket::bind(self.link.address, self.link.receive_buffer).and_then(|mut socket| {
-            socket.register(self.poll.registry(), SOCKET)?;
-            Ok(socket)
-        });
+        let bound =
+            Socket::bind(self.link.address, self.link.receive_buffer).and_then(|mut socket| {
+                socket.register(self.poll.registry(), SOCKET)?;
+                Ok(socket)
+            });
         match bound {
             Ok(socket) => {
                 *self.link.socket.lock() = Some(Arc::new(socket));
@@ -251,7 +268,8 @@ impl Link {
             return;
         }
         let Some(socket) = self.socket() else {
-            self.send_failures.fetch_add(out.iter().count() as u64, Ordering::Relaxed);
+            self.send_failures
+                .fetch_add(out.iter().count() as u64, Ordering::Relaxed);
             return;
         };
         for (to, datagram) in out.iter() {
@@ -284,7 +302,10 @@ impl Link {
 
     /// Datagrams that the system refused to send and errors while receiving, so far.
     pub fn failures(&self) -> (u64, u64) {
-        (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
+        (
+            self.send_failures.load(Ordering::Relaxed),
+            self.receive_failures.load(Ordering::Relaxed),
+        )
     }
 
     /// The socket's file descriptor, while there is one.

@@ -17,8 +17,9 @@ trait FromPython: Sized {
 impl FromPython for usize {
     fn from_python(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {
         let number = convert::integer(name, "an int", value)?;
-        usize::try_from(number)
-            .map_err(|_| PyValueError::new_err(format!("{name} must not be negative, got {number}")))
+        usize::try_from(number).map_err(|_| {
+            PyValueError::new_err(format!("{name} must not be negative, got {number}"))
+        })
     }
 }
 
@@ -32,14 +33,20 @@ impl FromPython for Legacy {
     fn from_python(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {
         let allowed = [Legacy::Local, Legacy::Never, Legacy::Always];
         let Ok(text) = value.cast::<PyString>() else {
-            return Err(PyTypeError::new_err(format!("{name} must be a str, got {}", convert::shown(value))));
-        };
-        allowed.into_iter().find(|legacy| text == legacy.name()).ok_or_else(|| {
-            PyValueError::new_err(format!(
-                "{name} must be \"local\", \"never\" or \"always\", got {}",
+            return Err(PyTypeError::new_err(format!(
+                "{name} must be a str, got {}",
                 convert::shown(value)
-            ))
-        })
+            )));
+        };
+        allowed
+            .into_iter()
+            .find(|legacy| text == legacy.name())
+            .ok_or_else(|| {
+                PyValueError::new_err(format!(
+                    "{name} must be \"local\", \"never\" or \"always\", got {}",
+                    convert::shown(value)
+                ))
+            })
     }
 }
 

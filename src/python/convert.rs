@@ -23,7 +23,9 @@ const HOST_MAX: usize = 253;
 /// A value as an error shows it: its `repr`, cut.
 pub fn shown(value: &Bound<'_, PyAny>) -> String {
     const SHOWN_MAX: usize = 60;
-    let repr = value.repr().map_or_else(|_| "an object".to_owned(), |repr| repr.to_string());
+    let repr = value
+        .repr()
+        .map_or_else(|_| "an object".to_owned(), |repr| repr.to_string());
     if repr.chars().count() <= SHOWN_MAX {
         return repr;
     }
@@ -31,8 +33,14 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 fn type_error(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    let class = value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("{name} must be {expected}, got {class} {}", shown(value)))
+    let class = value
+        .get_type()
+        .name()
+        .map_or_else(|_| "object".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!(
+        "{name} must be {expected}, got {class} {}",
+        shown(value)
+    ))
 }
 
 fn value_error(name: &str, expected: &str, got: &str) -> PyErr {
@@ -46,7 +54,10 @@ pub fn bytes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     }
     let buffer = match PyBuffer::<u8>::get(value) {
         Ok(buffer) => buffer,
-        Err(error) if error.is_instance_of::<PyBufferError>(value.py()) || error.is_instance_of::<PyTypeError>(value.py()) => {
+        Err(error)
+            if error.is_instance_of::<PyBufferError>(value.py())
+                || error.is_instance_of::<PyTypeError>(value.py()) =>
+        {
             return Err(type_error(name, "a bytes-like object", value));
         }
         Err(error) => return Err(error),
@@ -60,9 +71,9 @@ pub fn bytes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
 /// A node id or a distance: 32 bytes.
 pub fn id(name: &str, value: &Bound<'_, PyAny>) -> PyResult<NodeId> {
     let bytes = bytes(name, value)?;
-    let array: [u8; ID_LEN] = bytes
-        .try_into()
-        .map_err(|bytes: Vec<u8>| value_error(name, "32 bytes", &format!("{} bytes", bytes.len())))?;
+    let array: [u8; ID_LEN] = bytes.try_into().map_err(|bytes: Vec<u8>| {
+        value_error(name, "32 bytes", &format!("{} bytes", bytes.len()))
+    })?;
     Ok(NodeId(array))
 }
 
@@ -92,7 +103,13 @@ pub fn integer(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult
 }
 
 /// A whole number of `range`.
-fn integer_in(name: &str, expected: &str, value: &Bound<'_, PyAny>, least: i64, most: i64) -> PyResult<i64> {
+fn integer_in(
+    name: &str,
+    expected: &str,
+    value: &Bound<'_, PyAny>,
+    least: i64,
+    most: i64,
+) -> PyResult<i64> {
     let number = integer(name, expected, value)?;
     if (least..=most).contains(&number) {
         Ok(number)
@@ -114,7 +131,14 @@ pub fn bind_port(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u16> {
 /// A packet's type that belongs to applications.
 pub fn application_kind(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u8> {
     let least = i64::from(FIRST_APPLICATION_KIND);
-    integer_in(name, "an application's type, an int from 16 to 255", value, least, 255).map(|kind| kind as u8)
+    integer_in(
+        name,
+        "an application's type, an int from 16 to 255",
+        value,
+        least,
+        255,
+    )
+    .map(|kind| kind as u8)
 }
 
 /// Any packet's type.
@@ -126,7 +150,11 @@ pub fn any_kind(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u8> {
 pub fn payload(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let bytes = bytes(name, value)?;
     if bytes.len() > MAX_PAYLOAD {
-        return Err(value_error(name, "at most 1100 bytes", &format!("{} bytes", bytes.len())));
+        return Err(value_error(
+            name,
+            "at most 1100 bytes",
+            &format!("{} bytes", bytes.len()),
+        ));
     }
     Ok(bytes)
 }
@@ -154,12 +182,20 @@ pub fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if value.is_none() {
         return Ok(None);
     }
-    seconds("timeout", "seconds, finite and not negative, or None", value).map(Some)
+    seconds(
+        "timeout",
+        "seconds, finite and not negative, or None",
+        value,
+    )
+    .map(Some)
 }
 
 fn text(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     match value.cast::<PyString>() {
-        Ok(text) => text.to_str().map(str::to_owned).map_err(|_| value_error(name, expected, &shown(value))),
+        Ok(text) => text
+            .to_str()
+            .map(str::to_owned)
+            .map_err(|_| value_error(name, expected, &shown(value))),
         Err(_) => Err(type_error(name, expected, value)),
     }
 }
@@ -203,7 +239,10 @@ impl std::fmt::Display for Target {
 const EXPECTED_CONTACT: &str = "a contact: \"host:port\", (host, port), a Peer or a Node";
 
 /// An address given as `ip, port`, or as a Peer, a Node or a pair in the place of both.
-pub fn endpoint(value: &Bound<'_, PyAny>, port_value: Option<&Bound<'_, PyAny>>) -> PyResult<Endpoint> {
+pub fn endpoint(
+    value: &Bound<'_, PyAny>,
+    port_value: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Endpoint> {
     let (address, port) = match port_value {
         Some(port_value) => (ip("ip", value)?, port("port", port_value)?),
         None => {
@@ -223,26 +262,39 @@ fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
     if endpoint.is_sendable() {
         Ok(endpoint)
     } else {
-        Err(value_error(name, "the address of one host", &format!("{:?}", endpoint.ip().to_string())))
+        Err(value_error(
+            name,
+            "the address of one host",
+            &format!("{:?}", endpoint.ip().to_string()),
+        ))
     }
 }
 
 /// Host and port of a pair, a Peer or a Node.
-fn host_and_port<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+fn host_and_port<'py>(
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
     let Ok(tuple) = value.cast::<PyTuple>() else {
         return Ok(None);
     };
     Ok(match tuple.len() {
-        2 if !tuple.get_item(1)?.is_instance_of::<PyString>() && !tuple.get_item(1)?.is_instance_of::<PyTuple>() => {
+        2 if !tuple.get_item(1)?.is_instance_of::<PyString>()
+            && !tuple.get_item(1)?.is_instance_of::<PyTuple>() =>
+        {
             Some((tuple.get_item(0)?, tuple.get_item(1)?))
         }
-        3 if tuple.get_item(0)?.is_instance_of::<PyBytes>() => Some((tuple.get_item(1)?, tuple.get_item(2)?)),
+        3 if tuple.get_item(0)?.is_instance_of::<PyBytes>() => {
+            Some((tuple.get_item(1)?, tuple.get_item(2)?))
+        }
         _ => None,
     })
 }
 
 /// One contact, one given as two arguments, or any number of them.
-pub fn targets(value: &Bound<'_, PyAny>, port_value: Option<&Bound<'_, PyAny>>) -> PyResult<Vec<Target>> {
+pub fn targets(
+    value: &Bound<'_, PyAny>,
+    port_value: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Vec<Target>> {
     if let Some(port_value) = port_value {
         return Ok(vec![target(value, port_value)?]);
     }
@@ -253,7 +305,11 @@ pub fn targets(value: &Bound<'_, PyAny>, port_value: Option<&Bound<'_, PyAny>>) 
         return Ok(vec![target_from_text(text)?]);
     }
     let Ok(items) = value.try_iter() else {
-        return Err(type_error("bootstrap", "a contact or an iterable of contacts", value));
+        return Err(type_error(
+            "bootstrap",
+            "a contact or an iterable of contacts",
+            value,
+        ));
     };
     items
         .map(|item| {
@@ -276,7 +332,13 @@ fn target(host: &Bound<'_, PyAny>, port_value: &Bound<'_, PyAny>) -> PyResult<Ta
 }
 
 fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
-    let refused = || value_error("bootstrap", "\"host:port\", an IPv6 address in brackets", &shown(text));
+    let refused = || {
+        value_error(
+            "bootstrap",
+            "\"host:port\", an IPv6 address in brackets",
+            &shown(text),
+        )
+    };
     let whole = text.to_str().map_err(|_| refused())?;
     let (host, port_text) = whole.rsplit_once(':').ok_or_else(refused)?;
     let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
@@ -285,15 +347,26 @@ fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
         None => host,
     };
     let is_number = port_text.bytes().all(|byte| byte.is_ascii_digit());
-    let port = port_text.parse().ok().filter(|&port: &u16| is_number && port > 0).ok_or_else(|| {
-        value_error("port", "a port, an int from 1 to 65535", &format!("{port_text:?} in {}", shown(text)))
-    })?;
+    let port = port_text
+        .parse()
+        .ok()
+        .filter(|&port: &u16| is_number && port > 0)
+        .ok_or_else(|| {
+            value_error(
+                "port",
+                "a port, an int from 1 to 65535",
+                &format!("{port_text:?} in {}", shown(text)),
+            )
+        })?;
     checked_target(host, port, text)
 }
 
 /// A host that is the address of one host, or may be the name of one: numbers alone are neither.
 fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<Target> {
-    let target = Target { host: host.to_owned(), port };
+    let target = Target {
+        host: host.to_owned(),
+        port,
+    };
     if let Some(endpoint) = target.endpoint() {
         sendable("host", endpoint)?;
         return Ok(target);
@@ -301,18 +374,30 @@ fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<T
     let has_name_shape = !host.is_empty()
         && host.len() <= HOST_MAX
         && !host.contains(|c: char| c.is_control() || c.is_whitespace() || "/:@[]%".contains(c))
-        && !host.trim_end_matches('.').rsplit('.').next().unwrap_or("").bytes().all(|b| b.is_ascii_digit());
+        && !host
+            .trim_end_matches('.')
+            .rsplit('.')
+            .next()
+            .unwrap_or("")
+            .bytes()
+            .all(|b| b.is_ascii_digit());
     if has_name_shape {
         Ok(target)
     } else {
-        Err(value_error("host", "an IP address or a host name", &shown(value)))
+        Err(value_error(
+            "host",
+            "an IP address or a host name",
+            &shown(value),
+        ))
     }
 }
 
 /// A `kadepy.Peer`.
 pub fn peer<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(py, "kadepy._types", "Peer")?.call1((host_text(endpoint), endpoint.port()))
+    CLASS
+        .import(py, "kadepy._types", "Peer")?
+        .call1((host_text(endpoint), endpoint.port()))
 }
 
 /// A `kadepy.Node`.
@@ -320,7 +405,9 @@ pub fn node<'py>(py: Python<'py>, contact: &Contact) -> PyResult<Bound<'py, PyAn
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let id = PyBytes::new(py, &contact.id.0);
     let endpoint = &contact.endpoint;
-    CLASS.import(py, "kadepy._types", "Node")?.call1((id, host_text(endpoint), endpoint.port()))
+    CLASS
+        .import(py, "kadepy._types", "Node")?
+        .call1((id, host_text(endpoint), endpoint.port()))
 }
 
 /// An endpoint's address as text.
@@ -332,10 +419,15 @@ pub fn host_text(endpoint: &Endpoint) -> String {
 }
 
 /// A packet as a callback takes it: `(sender_id, msg_type, ip, port, payload)`.
-pub fn packet<'py>(py: Python<'py>, from: &Endpoint, datagram: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
+pub fn packet<'py>(
+    py: Python<'py>,
+    from: &Endpoint,
+    datagram: &[u8],
+) -> PyResult<Bound<'py, PyTuple>> {
     let mut lists = Lists::default();
-    let message = native::decode(datagram, &mut lists)
-        .map_err(|error| PyValueError::new_err(format!("a packet that was read before: {error}")))?;
+    let message = native::decode(datagram, &mut lists).map_err(|error| {
+        PyValueError::new_err(format!("a packet that was read before: {error}"))
+    })?;
     let payload = match message.body {
         Body::Ping | Body::Pong => py.None().into_bound(py),
         Body::FoundNodes => {
@@ -359,7 +451,11 @@ pub fn packet<'py>(py: Python<'py>, from: &Endpoint, datagram: &[u8]) -> PyResul
     (sender, kind, host_text(from), from.port(), payload).into_pyobject(py)
 }
 
-fn address_dict<'py>(py: Python<'py>, id: Option<&NodeId>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyDict>> {
+fn address_dict<'py>(
+    py: Python<'py>,
+    id: Option<&NodeId>,
+    endpoint: &Endpoint,
+) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     if let Some(id) = id {
         dict.set_item("id", PyBytes::new(py, &id.0))?;

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 
 use super::config::PyConfig;
-use super::node::{self, PyNode, PyPeers};
+use super::node::{self, PyNode, PyNotices, PyPeers};
 use super::v01;
 
 /// The compiled core of KadePy.
@@ -13,6 +13,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyConfig>()?;
     module.add_class::<PyNode>()?;
     module.add_class::<PyPeers>()?;
+    module.add_class::<PyNotices>()?;
     for function in [
         wrap_pyfunction!(node::_close_all, module)?,
         wrap_pyfunction!(node::_abandon_all, module)?,

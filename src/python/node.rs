@@ -48,15 +48,26 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 /// The first node that is still open.
 pub fn first_open() -> Option<Arc<Inner>> {
     let nodes = NODES.lock();
-    nodes.iter().filter_map(Weak::upgrade).find(|inner| !inner.node.is_closed())
+    nodes
+        .iter()
+        .filter_map(Weak::upgrade)
+        .find(|inner| !inner.node.is_closed())
 }
 
 impl Inner {
     /// Makes a node, and has the interpreter's exit and forks looked after.
-    pub fn start(py: Python<'_>, address: SocketAddr, id: Option<crate::NodeId>, config: Config) -> PyResult<Arc<Self>> {
+    pub fn start(
+        py: Python<'_>,
+        address: SocketAddr,
+        id: Option<crate::NodeId>,
+        config: Config,
+    ) -> PyResult<Arc<Self>> {
         static HOOKS: PyOnceLock<()> = PyOnceLock::new();
         HOOKS.get_or_try_init(py, || {
-            py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
+            py.import("kadepy._runtime")?
+                .getattr("install_hooks")?
+                .call0()
+                .map(drop)
         })?;
         let node = py.detach(|| Node::start(address, id, config.clone()))?;
         let inner = Arc::new(Self {
@@ -109,12 +120,20 @@ impl Inner {
     }
 
     /// An endpoint that this node can send to.
-    pub fn endpoint(&self, ip: &Bound<'_, PyAny>, port: Option<&Bound<'_, PyAny>>) -> PyResult<Endpoint> {
+    pub fn endpoint(
+        &self,
+        ip: &Bound<'_, PyAny>,
+        port: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Endpoint> {
         let endpoint = convert::endpoint(ip, port)?;
         if self.node.reaches(&endpoint) {
             return Ok(endpoint);
         }
-        let (has, wants) = if endpoint.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+        let (has, wants) = if endpoint.is_ipv4() {
+            ("IPv6", "IPv4")
+        } else {
+            ("IPv4", "IPv6")
+        };
         Err(PyValueError::new_err(format!(
             "ip must be an {has} address, for this node is bound to {}, got the {wants} address {}",
             self.node.address().ip(),
@@ -142,7 +161,10 @@ pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny
         )));
     }
     let py = callback.py();
-    let is_async = py.import("kadepy._runtime")?.getattr("is_async")?.call1((callback,))?;
+    let is_async = py
+        .import("kadepy._runtime")?
+        .getattr("is_async")?
+        .call1((callback,))?;
     if is_async.is_truthy()? {
         return Err(PyTypeError::new_err(format!(
             "callback must be a plain function, which {} is not: nothing would await it",
@@ -173,12 +195,19 @@ impl PyNode {
         let port = convert::bind_port("port", port)?;
         let mut address = convert::ip("host", host)?;
         address.set_port(port);
-        let id = if node_id.is_none() { None } else { Some(own_id(node_id)?) };
+        let id = if node_id.is_none() {
+            None
+        } else {
+            Some(own_id(node_id)?)
+        };
         let config = if config.is_none() {
             Config::default()
         } else {
             let config = config.cast::<PyConfig>().map_err(|_| {
-                PyTypeError::new_err(format!("config must be a Config or None, got {}", convert::shown(config)))
+                PyTypeError::new_err(format!(
+                    "config must be a Config or None, got {}",
+                    convert::shown(config)
+                ))
             })?;
             config.get().config.clone()
         };
@@ -220,7 +249,9 @@ impl PyNode {
         let timeout = convert::timeout(timeout)?;
         let targets = convert::targets(ip, port)?;
         if targets.is_empty() {
-            return Err(PyValueError::new_err("bootstrap needs at least one contact, got none"));
+            return Err(PyValueError::new_err(
+                "bootstrap needs at least one contact, got none",
+            ));
         }
         let node = &self.inner.node;
         node.check_open()?;
@@ -229,11 +260,15 @@ impl PyNode {
         let found = resolve::resolve(targets, node.address().is_ipv4());
         let resolved = wait(py, || match found.recv_timeout(deadline.patience()) {
             Ok(resolved) => Ok(Some(Some(resolved))),
-            Err(RecvTimeoutError::Timeout) if !deadline.is_over() => node.check_open().map(|()| None),
+            Err(RecvTimeoutError::Timeout) if !deadline.is_over() => {
+                node.check_open().map(|()| None)
+            }
             Err(_) => Ok(Some(None)),
         })?;
         let Some(resolved) = resolved else {
-            let reasons = names.iter().map(|name| format!("{name} (its name did not resolve in time)"));
+            let reasons = names
+                .iter()
+                .map(|name| format!("{name} (its name did not resolve in time)"));
             return Err(no_contact_answered(py, reasons));
         };
         let pending = py.detach(|| node.join(resolve::endpoints(&resolved), deadline.left()))?;
@@ -242,7 +277,10 @@ impl PyNode {
                 if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
                     return Ok(contacts);
                 }
-                Err(no_contact_answered(py, resolved.iter().map(|entry| reason(entry, node))))
+                Err(no_contact_answered(
+                    py,
+                    resolved.iter().map(|entry| reason(entry, node)),
+                ))
             }
             other => Err(unexpected(&other)),
         }
@@ -261,8 +299,13 @@ impl PyNode {
         match outcome(py, &pending)? {
             Outcome::Pong(round_trip) => Ok(round_trip.as_secs_f64()),
             Outcome::Silence => {
-                let within = limit.map_or(String::new(), |limit| format!(" within {} s", limit.as_secs_f64()));
-                Err(error::request_timeout(py, format!("{to} did not answer{within}")))
+                let within = limit.map_or(String::new(), |limit| {
+                    format!(" within {} s", limit.as_secs_f64())
+                });
+                Err(error::request_timeout(
+                    py,
+                    format!("{to} did not answer{within}"),
+                ))
             }
             other => Err(unexpected(&other)),
         }
@@ -279,18 +322,29 @@ impl PyNode {
         let pending = py.detach(|| self.inner.node.find_node(target, timeout))?;
         match outcome(py, &pending)? {
             Outcome::Nodes(nodes) => {
-                let nodes: Vec<_> = nodes.iter().map(|node| convert::node(py, node)).collect::<PyResult<_>>()?;
+                let nodes: Vec<_> = nodes
+                    .iter()
+                    .map(|node| convert::node(py, node))
+                    .collect::<PyResult<_>>()?;
                 PyList::new(py, nodes)
             }
             other => Err(unexpected(&other)),
         }
     }
 
-    fn iter_peers(&self, py: Python<'_>, topic: &Bound<'_, PyAny>, timeout: &Bound<'_, PyAny>) -> PyResult<PyPeers> {
+    fn iter_peers(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<PyPeers> {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
         let pending = py.detach(|| self.inner.node.get_peers(topic, timeout))?;
-        Ok(PyPeers { pending: Mutex::new(Some(Arc::new(pending))), ready: Mutex::default() })
+        Ok(PyPeers {
+            pending: Mutex::new(Some(Arc::new(pending))),
+            ready: Mutex::default(),
+        })
     }
 
     fn announce_peer(
@@ -363,8 +417,10 @@ impl PyNode {
 
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let entries = py.detach(|| self.inner.node.entries())?;
-        let nodes: Vec<_> =
-            entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
+        let nodes: Vec<_> = entries
+            .iter()
+            .map(|entry| convert::node(py, &entry.contact))
+            .collect::<PyResult<_>>()?;
         PyList::new(py, nodes)
     }
 
@@ -400,9 +456,14 @@ impl PyNode {
         fields.set_item("records", stats.records)?;
         fields.set_item("callback_queue", waiting)?;
         fields.set_item("callback_dropped", callback_dropped)?;
-        fields.set_item("callback_errors", self.inner.callback_errors.load(Ordering::Relaxed))?;
+        fields.set_item(
+            "callback_errors",
+            self.inner.callback_errors.load(Ordering::Relaxed),
+        )?;
         fields.set_item("uptime", stats.uptime.as_secs_f64())?;
-        CLASS.import(py, "kadepy._types", "Stats")?.call((), Some(&fields))
+        CLASS
+            .import(py, "kadepy._types", "Stats")?
+            .call((), Some(&fields))
     }
 
     fn close(&self, py: Python<'_>) {
@@ -465,7 +526,7 @@ impl PyPeers {
 
 /// What the dispatcher thread takes its work from. It keeps no node alive.
 #[pyclass(frozen, name = "Notices", module = "kadepy._core")]
-struct PyNotices {
+pub struct PyNotices {
     node: Arc<Node>,
     owner: Weak<Inner>,
     callback_errors: Arc<AtomicU64>,
@@ -485,7 +546,10 @@ impl PyNotices {
                     list.append((py.None(), convert::packet(py, &from, &datagram)?))?;
                 }
                 Notice::Log { level, text } => {
-                    list.append((logging_level(level), format!("node on port {}: {text}", self.node.address().port())))?;
+                    list.append((
+                        logging_level(level),
+                        format!("node on port {}: {text}", self.node.address().port()),
+                    ))?;
                 }
                 Notice::Closed => {}
             }
@@ -500,7 +564,11 @@ impl PyNotices {
         if owner.node.is_closed() {
             return None;
         }
-        owner.callback.lock().as_ref().map(|callback| callback.clone_ref(py))
+        owner
+            .callback
+            .lock()
+            .as_ref()
+            .map(|callback| callback.clone_ref(py))
     }
 
     /// Reports what a callback raised through `sys.unraisablehook`.
@@ -590,17 +658,24 @@ impl Deadline {
 
     /// How long to wait at a stretch.
     fn patience(self) -> Duration {
-        self.left().map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
+        self.left()
+            .map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long a Python caller waits is wall-clock business")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a Python caller waits is wall-clock business"
+)]
 fn now() -> Instant {
     Instant::now()
 }
 
 /// Calls `step` without the GIL until it gives something; signals are answered in between.
-fn wait<T: Send>(py: Python<'_>, mut step: impl FnMut() -> Result<Option<T>, CommandError> + Send) -> PyResult<T> {
+fn wait<T: Send>(
+    py: Python<'_>,
+    mut step: impl FnMut() -> Result<Option<T>, CommandError> + Send,
+) -> PyResult<T> {
     let _waiting = Waiting::begin();
     loop {
         if let Some(value) = py.detach(&mut step)? {
@@ -618,7 +693,9 @@ fn next_reply(py: Python<'_>, pending: &Pending) -> PyResult<Reply> {
 fn outcome(py: Python<'_>, pending: &Pending) -> PyResult<Outcome> {
     match next_reply(py, pending)? {
         Reply::Done(outcome) => Ok(outcome),
-        Reply::Peers(_) => Err(PyRuntimeError::new_err("peers came from an operation that finds none")),
+        Reply::Peers(_) => Err(PyRuntimeError::new_err(
+            "peers came from an operation that finds none",
+        )),
     }
 }
 
@@ -629,24 +706,37 @@ fn unexpected(outcome: &Outcome) -> PyErr {
 fn own_id(value: &Bound<'_, PyAny>) -> PyResult<crate::NodeId> {
     let id = convert::id("node_id", value)?;
     if id == crate::NodeId::ZERO || id == crate::NodeId::MAX {
-        return Err(PyValueError::new_err("node_id must not be all zeros or all ones: other nodes ignore such"));
+        return Err(PyValueError::new_err(
+            "node_id must not be all zeros or all ones: other nodes ignore such",
+        ));
     }
     Ok(id)
 }
 
 pub fn optional_port(value: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
-    if value.is_none() { Ok(None) } else { convert::port("port", value).map(Some) }
+    if value.is_none() {
+        Ok(None)
+    } else {
+        convert::port("port", value).map(Some)
+    }
 }
 
 fn no_contact_answered(py: Python<'_>, reasons: impl Iterator<Item = String>) -> PyErr {
     let reasons: Vec<String> = reasons.collect();
-    error::bootstrap_error(py, format!("no bootstrap contact answered: {}", reasons.join("; ")))
+    error::bootstrap_error(
+        py,
+        format!("no bootstrap contact answered: {}", reasons.join("; ")),
+    )
 }
 
 fn reason((target, found): &Resolved, node: &Node) -> String {
     match found {
         Err(error) => format!("{target} ({error})"),
-        Ok(endpoints) if endpoints.iter().all(|endpoint| *endpoint == node.address().into()) => {
+        Ok(endpoints)
+            if endpoints
+                .iter()
+                .all(|endpoint| *endpoint == node.address().into()) =>
+        {
             format!("{target} (it is this node itself)")
         }
         Ok(_) => format!("{target} (no answer)"),

@@ -26,16 +26,21 @@ pub fn resolve(targets: Vec<Target>, ipv4: bool) -> Receiver<Vec<Resolved>> {
         let _ = sender.send(resolve_all(targets, ipv4));
     } else {
         // Without the thread the channel is disconnected, which the caller takes as no answer.
-        let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(move || {
-            // Nobody may be waiting any more.
-            let _ = sender.send(resolve_all(targets, ipv4));
-        });
+        let _ = std::thread::Builder::new()
+            .name("kadepy-resolver".into())
+            .spawn(move || {
+                // Nobody may be waiting any more.
+                let _ = sender.send(resolve_all(targets, ipv4));
+            });
     }
     receiver
 }
 
 /// Has `node` join through `targets`, and stay joined, as soon as one of them resolves.
-pub fn stay_joined(node: &Arc<Node>, targets: Vec<Target>) -> Result<(), crate::node::CommandError> {
+pub fn stay_joined(
+    node: &Arc<Node>,
+    targets: Vec<Target>,
+) -> Result<(), crate::node::CommandError> {
     let ipv4 = node.address().is_ipv4();
     if targets.iter().all(|target| target.endpoint().is_some()) {
         return node.stay_joined(endpoints(&resolve_all(targets, ipv4)));
@@ -44,7 +49,9 @@ pub fn stay_joined(node: &Arc<Node>, targets: Vec<Target>) -> Result<(), crate::
     let weak = Arc::downgrade(node);
     let run = move || join_when_resolved(&weak, &targets, ipv4);
     // Where there is no thread to be had, there is none to resolve on later either.
-    let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(run);
+    let _ = std::thread::Builder::new()
+        .name("kadepy-resolver".into())
+        .spawn(run);
     Ok(())
 }
 
@@ -69,7 +76,12 @@ fn join_when_resolved(node: &Weak<Node>, targets: &[Target], ipv4: bool) {
 
 /// All addresses that were found, each contact's own in the resolver's order.
 pub fn endpoints(resolved: &[Resolved]) -> Vec<Endpoint> {
-    resolved.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().copied().collect()
+    resolved
+        .iter()
+        .filter_map(|(_, found)| found.as_ref().ok())
+        .flatten()
+        .copied()
+        .collect()
 }
 
 fn resolve_all(targets: Vec<Target>, ipv4: bool) -> Vec<Resolved> {
@@ -92,10 +104,15 @@ fn resolve_one(target: &Target, ipv4: bool) -> Result<Vec<Endpoint>, String> {
             .filter(Endpoint::is_sendable)
             .collect(),
     };
-    let reached: Vec<Endpoint> = all.into_iter().filter(|endpoint| endpoint.is_ipv4() == ipv4).collect();
+    let reached: Vec<Endpoint> = all
+        .into_iter()
+        .filter(|endpoint| endpoint.is_ipv4() == ipv4)
+        .collect();
     if reached.is_empty() {
         let family = if ipv4 { "IPv4" } else { "IPv6" };
-        return Err(format!("it has no {family} address, and this node speaks {family} only"));
+        return Err(format!(
+            "it has no {family} address, and this node speaks {family} only"
+        ));
     }
     Ok(reached)
 }

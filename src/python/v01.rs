@@ -21,12 +21,16 @@ static EARLY_CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 
 fn default_node() -> Option<Arc<Inner>> {
     let made = MADE.lock().clone();
-    made.filter(|inner| !inner.node.is_closed()).or_else(node::first_open)
+    made.filter(|inner| !inner.node.is_closed())
+        .or_else(node::first_open)
 }
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
     default_node().ok_or_else(|| {
-        error::closed_error(py, "there is no open node: call create_swarm() or make a Swarm first".into())
+        error::closed_error(
+            py,
+            "there is no open node: call create_swarm() or make a Swarm first".into(),
+        )
     })
 }
 
@@ -34,7 +38,7 @@ fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
 ///
 /// Returns the port. Raises OSError where it cannot be bound.
 #[pyfunction]
-#[pyo3(signature = (port = None))]
+#[pyo3(signature = (port = None), text_signature = "(port=0)")]
 pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult<u16> {
     let port = port.map_or(Ok(0), |port| convert::bind_port("port", port))?;
     let former = MADE.lock().take();
@@ -80,7 +84,12 @@ pub fn dht_find_node(
     port: &Bound<'_, PyAny>,
     target: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    fire(py, ip, port, Question::FindNode(convert::id("target", target)?))
+    fire(
+        py,
+        ip,
+        port,
+        Question::FindNode(convert::id("target", target)?),
+    )
 }
 
 /// Sends an ANNOUNCE_PEER of the 32-byte `topic`; `announced_port` is where the peer listens.
@@ -107,10 +116,20 @@ pub fn dht_get_peers(
     port: &Bound<'_, PyAny>,
     topic: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    fire(py, ip, port, Question::GetPeers(convert::topic("topic", topic)?))
+    fire(
+        py,
+        ip,
+        port,
+        Question::GetPeers(convert::topic("topic", topic)?),
+    )
 }
 
-fn fire(py: Python<'_>, ip: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>, question: Question) -> PyResult<()> {
+fn fire(
+    py: Python<'_>,
+    ip: &Bound<'_, PyAny>,
+    port: &Bound<'_, PyAny>,
+    question: Question,
+) -> PyResult<()> {
     let inner = node_in_use(py)?;
     let to = inner.endpoint(ip, Some(port))?;
     Ok(py.detach(|| inner.node.fire(to, question))?)
@@ -140,15 +159,23 @@ pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
     if key.is_none() {
         return Ok(());
     }
-    Err(PyNotImplementedError::new_err("set_network_key: this version of KadePy has no encryption"))
+    Err(PyNotImplementedError::new_err(
+        "set_network_key: this version of KadePy has no encryption",
+    ))
 }
 
 /// Forgets the stored peers that were announced `max_age_ms` milliseconds ago or earlier.
 #[pyfunction]
 pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResult<()> {
-    let age = convert::integer("max_age_ms", "milliseconds, an int of 0 or more", max_age_ms)?;
+    let age = convert::integer(
+        "max_age_ms",
+        "milliseconds, an int of 0 or more",
+        max_age_ms,
+    )?;
     let age = u64::try_from(age).map_err(|_| {
-        PyValueError::new_err(format!("max_age_ms must be milliseconds, an int of 0 or more, got {age}"))
+        PyValueError::new_err(format!(
+            "max_age_ms must be milliseconds, an int of 0 or more, got {age}"
+        ))
     })?;
     let inner = node_in_use(py)?;
     Ok(py.detach(|| inner.node.clean_storage(Duration::from_millis(age)))?)
@@ -159,10 +186,15 @@ pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResul
 pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
     let inner = node_in_use(py)?;
     let entries = py.detach(|| inner.node.entries())?;
-    let nodes: Vec<_> =
-        entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
+    let nodes: Vec<_> = entries
+        .iter()
+        .map(|entry| convert::node(py, &entry.contact))
+        .collect::<PyResult<_>>()?;
     let id = PyBytes::new(py, &inner.node.id().0);
-    py.import("kadepy._runtime")?.getattr("print_table")?.call1((id, nodes)).map(drop)
+    py.import("kadepy._runtime")?
+        .getattr("print_table")?
+        .call1((id, nodes))
+        .map(drop)
 }
 
 /// The XOR distance of two 32-byte ids, as 32 bytes.
@@ -171,7 +203,10 @@ pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
 /// >>> xor_distance(bytes(32), b"\x01" * 32) == b"\x01" * 32
 /// True
 #[pyfunction]
-pub fn xor_distance<'py>(a: &Bound<'py, PyAny>, b: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub fn xor_distance<'py>(
+    a: &Bound<'py, PyAny>,
+    b: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyBytes>> {
     let distance = convert::id("a", a)?.distance(&convert::id("b", b)?);
     Ok(PyBytes::new(a.py(), &distance.to_bytes()))
 }

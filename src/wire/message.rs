@@ -26,7 +26,13 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// A message that lists nothing.
     pub fn new(sender: NodeId, body: Body<'a>, trailer: Option<Trailer<'a>>) -> Self {
-        Self { sender, body, nodes: &[], peers: &[], trailer }
+        Self {
+            sender,
+            body,
+            nodes: &[],
+            peers: &[],
+            trailer,
+        }
     }
 
     /// The transaction that it belongs to, if it names one.
@@ -246,7 +252,11 @@ impl Endpoint {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Self { ip: ip.octets(), port, scope: 0 }
+        Self {
+            ip: ip.octets(),
+            port,
+            scope: 0,
+        }
     }
 
     /// The address, IPv4 as such.
@@ -269,7 +279,8 @@ impl Endpoint {
     /// Whether the address is IPv4.
     #[inline]
     pub fn is_ipv4(&self) -> bool {
-        self.ip.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+        self.ip
+            .starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
     }
 
     /// The address as 16 bytes, IPv4 mapped: what quotas and tokens are counted by.
@@ -283,7 +294,10 @@ impl Endpoint {
         match self.ip() {
             IpAddr::V4(v4) => {
                 let [a, b, ..] = v4.octets();
-                matches!((a, b), (127 | 10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) | (169, 254))
+                matches!(
+                    (a, b),
+                    (127 | 10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) | (169, 254)
+                )
             }
             IpAddr::V6(v6) => {
                 let first = v6.segments()[0];
@@ -308,7 +322,10 @@ impl From<SocketAddr> for Endpoint {
             SocketAddr::V6(v6) => u16::try_from(v6.scope_id()).unwrap_or(0),
             SocketAddr::V4(_) => 0,
         };
-        Self { scope, ..Self::new(address.ip(), address.port()) }
+        Self {
+            scope,
+            ..Self::new(address.ip(), address.port())
+        }
     }
 }
 

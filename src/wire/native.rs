@@ -99,7 +99,9 @@ pub fn decode<'a>(datagram: &'a [u8], lists: &'a mut Lists) -> Result<Message<'a
     if datagram.len() > MAX_READ {
         return Err(DecodeError::Oversize);
     }
-    let (header, rest) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(DecodeError::Short)?;
+    let (header, rest) = datagram
+        .split_first_chunk::<HEADER_LEN>()
+        .ok_or(DecodeError::Short)?;
     let (kind, sender) = (header[0], &header[1..]);
     let mut rest = Reader(rest);
     lists.nodes.clear();
@@ -114,7 +116,10 @@ pub fn decode<'a>(datagram: &'a [u8], lists: &'a mut Lists) -> Result<Message<'a
             lists.read_nodes4(rest.take(count * NODE4_LEN)?);
             Body::FoundNodes
         }
-        kind::ANNOUNCE_PEER => Body::AnnouncePeer { topic: rest.id()?, port: rest.u16()? },
+        kind::ANNOUNCE_PEER => Body::AnnouncePeer {
+            topic: rest.id()?,
+            port: rest.u16()?,
+        },
         kind::GET_PEERS => Body::GetPeers { topic: rest.id()? },
         kind::PEERS => {
             let topic = rest.id()?;
@@ -133,7 +138,10 @@ pub fn decode<'a>(datagram: &'a [u8], lists: &'a mut Lists) -> Result<Message<'a
             Body::Error { code, text }
         }
         reserved @ ..FIRST_APPLICATION_KIND => return Err(DecodeError::UnknownType(reserved)),
-        kind => Body::Application { kind, payload: std::mem::take(&mut rest.0) },
+        kind => Body::Application {
+            kind,
+            payload: std::mem::take(&mut rest.0),
+        },
     };
     let trailer = match rest.0.strip_prefix(&MAGIC) {
         Some(fields) => Some(read_trailer(fields, lists)?),
@@ -172,7 +180,12 @@ pub fn body_of(datagram: &[u8]) -> &[u8] {
 /// Where not all fits, the peers come before the nodes and the first of each list before the
 /// rest. `None`, and nothing written, where even the message without lists is too long.
 #[must_use]
-pub fn encode(message: &Message<'_>, limit: usize, pad_to: usize, out: &mut Vec<u8>) -> Option<usize> {
+pub fn encode(
+    message: &Message<'_>,
+    limit: usize,
+    pad_to: usize,
+    out: &mut Vec<u8>,
+) -> Option<usize> {
     let plan = Plan::new(message, limit)?;
     let start = out.len();
     write_body(message, &plan, out);
@@ -192,14 +205,20 @@ impl Lists {
     fn read_nodes4(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(NODE4_LEN) {
             let (id, address) = chunk.split_at(ID_LEN);
-            self.push_node(Contact { id: id_from(id), endpoint: endpoint4(address) });
+            self.push_node(Contact {
+                id: id_from(id),
+                endpoint: endpoint4(address),
+            });
         }
     }
 
     fn read_nodes6(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(NODE6_LEN) {
             let (id, address) = chunk.split_at(ID_LEN);
-            self.push_node(Contact { id: id_from(id), endpoint: endpoint6(address) });
+            self.push_node(Contact {
+                id: id_from(id),
+                endpoint: endpoint6(address),
+            });
         }
     }
 
@@ -216,11 +235,15 @@ impl Lists {
     }
 
     fn push_node(&mut self, node: Contact) {
-        self.nodes.try_push(node).expect("a datagram of MAX_READ bytes holds no more than MAX_NODES");
+        self.nodes
+            .try_push(node)
+            .expect("a datagram of MAX_READ bytes holds no more than MAX_NODES");
     }
 
     fn push_peer(&mut self, peer: Endpoint) {
-        self.peers.try_push(peer).expect("a datagram of MAX_READ bytes holds no more than MAX_PEERS");
+        self.peers
+            .try_push(peer)
+            .expect("a datagram of MAX_READ bytes holds no more than MAX_PEERS");
     }
 }
 
@@ -239,7 +262,8 @@ impl<'a> Reader<'a> {
     }
 
     fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.take(2)
+            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
     fn id(&mut self) -> Result<NodeId, DecodeError> {
@@ -281,7 +305,10 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
             }
             (tag::PADDING, _) => {}
             (tag::WANT, 1) => {
-                trailer.want = Some(Want { v4: value[0] & WANT_V4 != 0, v6: value[0] & WANT_V6 != 0 });
+                trailer.want = Some(Want {
+                    v4: value[0] & WANT_V4 != 0,
+                    v6: value[0] & WANT_V6 != 0,
+                });
             }
             (tag::AGENT, 1..=16) => trailer.agent = std::str::from_utf8(value).ok(),
             (tag::TXID..=tag::AGENT, _) => return Err(DecodeError::Trailer),
@@ -298,7 +325,10 @@ fn id_from(bytes: &[u8]) -> NodeId {
 }
 
 fn endpoint4(bytes: &[u8]) -> Endpoint {
-    Endpoint::new([bytes[0], bytes[1], bytes[2], bytes[3]], u16::from_be_bytes([bytes[4], bytes[5]]))
+    Endpoint::new(
+        [bytes[0], bytes[1], bytes[2], bytes[3]],
+        u16::from_be_bytes([bytes[4], bytes[5]]),
+    )
 }
 
 fn endpoint6(bytes: &[u8]) -> Endpoint {
@@ -341,9 +371,16 @@ impl<'a> Plan<'a> {
             Body::Application { payload, .. } => (payload.len(), [None, None], [None, None]),
         };
         let trailer = message.trailer.as_ref().map_or(0, trailer_len);
-        let mut room = limit.min(MAX_SENT).checked_sub(HEADER_LEN + body + trailer)?;
+        let mut room = limit
+            .min(MAX_SENT)
+            .checked_sub(HEADER_LEN + body + trailer)?;
         let peers = fitting(message.peers, |peer| peer.is_ipv4(), peer_slots, &mut room);
-        let nodes = fitting(message.nodes, |node| node.endpoint.is_ipv4(), node_slots, &mut room);
+        let nodes = fitting(
+            message.nodes,
+            |node| node.endpoint.is_ipv4(),
+            node_slots,
+            &mut room,
+        );
         Some(Self { peers, nodes })
     }
 }
@@ -357,7 +394,11 @@ fn fitting<'a, T>(
     room: &mut usize,
 ) -> &'a [T] {
     for (index, entry) in list.iter().enumerate() {
-        let slot = if is_ipv4(entry) { &mut slot4 } else { &mut slot6 };
+        let slot = if is_ipv4(entry) {
+            &mut slot4
+        } else {
+            &mut slot6
+        };
         if let Some(slot) = slot {
             let Some(left) = room.checked_sub(slot.entry + slot.opening) else {
                 return &list[..index];
@@ -374,7 +415,11 @@ fn trailer_len(trailer: &Trailer<'_>) -> usize {
     MAGIC.len()
         + trailer.txid.map_or(0, |_| field(8))
         + trailer.endpoint.map_or(0, |endpoint| {
-            field(if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN })
+            field(if endpoint.is_ipv4() {
+                PEER4_LEN
+            } else {
+                PEER6_LEN
+            })
         })
         + trailer.token.map_or(0, |token| field(token.len()))
         + if flags(trailer) == 0 { 0 } else { field(1) }
@@ -383,7 +428,8 @@ fn trailer_len(trailer: &Trailer<'_>) -> usize {
 }
 
 fn flags(trailer: &Trailer<'_>) -> u8 {
-    u8::from(trailer.read_only) * FLAG_READ_ONLY + u8::from(trailer.implied_port) * FLAG_IMPLIED_PORT
+    u8::from(trailer.read_only) * FLAG_READ_ONLY
+        + u8::from(trailer.implied_port) * FLAG_IMPLIED_PORT
 }
 
 fn write_body(message: &Message<'_>, plan: &Plan<'_>, out: &mut Vec<u8>) {
@@ -439,7 +485,11 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
         put_field(out, tag::TXID, &txid.0);
     }
     if let Some(endpoint) = &trailer.endpoint {
-        let len = if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN };
+        let len = if endpoint.is_ipv4() {
+            PEER4_LEN
+        } else {
+            PEER6_LEN
+        };
         put_field_header(out, tag::ENDPOINT, len);
         put_endpoint(out, endpoint);
     }
@@ -450,17 +500,29 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
         put_field(out, tag::FLAGS, &[flags(trailer)]);
     }
     if let Some(want) = trailer.want {
-        put_field(out, tag::WANT, &[u8::from(want.v4) * WANT_V4 + u8::from(want.v6) * WANT_V6]);
+        put_field(
+            out,
+            tag::WANT,
+            &[u8::from(want.v4) * WANT_V4 + u8::from(want.v6) * WANT_V6],
+        );
     }
     if let Some(agent) = trailer.agent {
         put_field(out, tag::AGENT, agent.as_bytes());
     }
     match message.body {
-        Body::FoundNodes => put_list(out, tag::NODES6, NODE6_LEN, |out| put_nodes(out, plan.nodes, false)),
+        Body::FoundNodes => put_list(out, tag::NODES6, NODE6_LEN, |out| {
+            put_nodes(out, plan.nodes, false)
+        }),
         Body::Peers { .. } => {
-            put_list(out, tag::PEERS6, PEER6_LEN, |out| put_peers(out, plan.peers, false));
-            put_list(out, tag::NODES4, NODE4_LEN, |out| put_nodes(out, plan.nodes, true));
-            put_list(out, tag::NODES6, NODE6_LEN, |out| put_nodes(out, plan.nodes, false));
+            put_list(out, tag::PEERS6, PEER6_LEN, |out| {
+                put_peers(out, plan.peers, false)
+            });
+            put_list(out, tag::NODES4, NODE4_LEN, |out| {
+                put_nodes(out, plan.nodes, true)
+            });
+            put_list(out, tag::NODES6, NODE6_LEN, |out| {
+                put_nodes(out, plan.nodes, false)
+            });
         }
         _ => {}
     }
@@ -471,7 +533,8 @@ fn put_counted(out: &mut Vec<u8>, list: impl FnOnce(&mut Vec<u8>) -> usize) {
     let at = out.len();
     out.push(0);
     let count = list(out);
-    out[at] = u8::try_from(count).expect("a datagram of MAX_SENT bytes holds fewer than 256 entries");
+    out[at] =
+        u8::try_from(count).expect("a datagram of MAX_SENT bytes holds fewer than 256 entries");
 }
 
 /// A list as a field, which is left out where it is empty.
@@ -481,7 +544,8 @@ fn put_list(out: &mut Vec<u8>, tag: u8, entry: usize, list: impl FnOnce(&mut Vec
     match list(out) {
         0 => out.truncate(at),
         count => {
-            let len = u16::try_from(count * entry).expect("a datagram is shorter than 65,536 bytes");
+            let len =
+                u16::try_from(count * entry).expect("a datagram is shorter than 65,536 bytes");
             out[at + 1..at + 3].copy_from_slice(&len.to_be_bytes());
         }
     }

@@ -128,6 +128,7 @@ def test_an_interrupted_demo_closes_its_nodes(monkeypatch: pytest.MonkeyPatch) -
         (["demo", "--nodes", "4"], "--nodes"),
         (["demo", "--nodes", "many"], "many"),
         (["demo", "--topic"], "--topic"),
+        (["demo", "--topic", "\udcff"], "--topic"),
         (["demo", "here"], "here"),
         (["dmeo"], "dmeo"),
     ],

@@ -184,15 +184,32 @@ def _address(address: tuple[str, int]) -> str:
     return f"{ip}:{port}"
 
 
+def _encodable(ctx: click.Context, param: click.Parameter, name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter(f"{name!r} is not valid UTF-8 text.") from None
+    return name
+
+
 @click.command("demo")
 @click.option(
     "--nodes",
+    metavar="N",
     type=click.IntRange(ANNOUNCERS + 2, 1000),
     default=20,
     show_default=True,
     help="How many nodes to start.",
 )
-@click.option("--topic", "name", default="demo", show_default=True, help="What they announce.")
+@click.option(
+    "--topic",
+    "name",
+    metavar="NAME",
+    default="demo",
+    show_default=True,
+    callback=_encodable,
+    help="What they announce.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
 def command(ctx: click.Context, nodes: int, name: str, as_json: bool) -> None:
@@ -324,7 +341,9 @@ def _picture(outcome: Outcome) -> RenderableType:
         width=80,
         subtitle="nodes clockwise by id, ◆ the id of the topic",
     )
-    snippet = Syntax(SNIPPET, "python", theme="ansi_dark", background_color="default")
+    snippet = Syntax(
+        SNIPPET, "python", theme="ansi_dark", background_color="default", word_wrap=True
+    )
     return Group(panel, Text(_meaning(outcome)), snippet)
 
 

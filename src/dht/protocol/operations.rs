@@ -61,9 +61,15 @@ pub(super) struct Operation {
 }
 
 enum Task {
-    Ping { attempts: u8, expired: u8 },
+    Ping {
+        attempts: u8,
+        expired: u8,
+    },
     /// An announce to one node, for which a token is fetched first.
-    Introduction { topic: NodeId, port: Option<u16> },
+    Introduction {
+        topic: NodeId,
+        port: Option<u16>,
+    },
     Lookup(Box<LookupTask>),
 }
 
@@ -75,11 +81,21 @@ struct LookupTask {
 /// What a lookup is for.
 enum Goal {
     Find,
-    Peers { found: BTreeSet<Endpoint> },
-    Announce { port: Option<u16>, announcing: Option<Announcing> },
-    Join { seeds: Vec<(Endpoint, SeedState)>, refreshing: usize },
+    Peers {
+        found: BTreeSet<Endpoint>,
+    },
+    Announce {
+        port: Option<u16>,
+        announcing: Option<Announcing>,
+    },
+    Join {
+        seeds: Vec<(Endpoint, SeedState)>,
+        refreshing: usize,
+    },
     /// Keeps a bucket fresh; counted by the join that started it, if one did.
-    Refresh { join: Option<OpId> },
+    Refresh {
+        join: Option<OpId>,
+    },
 }
 
 /// The last step of an announce: the nodes that are to store it, and what each has said.
@@ -122,8 +138,21 @@ impl Engine {
     /// # Errors
     ///
     /// [`Busy`] at the cap; likewise for every command that gives an [`OpId`].
-    pub fn ping(&mut self, now: Time, to: Endpoint, timeout: Option<Duration>, out: &mut Outbox) -> Result<OpId, Busy> {
-        let op = self.begin(now, Task::Ping { attempts: 1, expired: 0 }, timeout)?;
+    pub fn ping(
+        &mut self,
+        now: Time,
+        to: Endpoint,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        let op = self.begin(
+            now,
+            Task::Ping {
+                attempts: 1,
+                expired: 0,
+            },
+            timeout,
+        )?;
         if !self.ask(now, to, None, Question::Ping, Purpose::Op(op), false, out) {
             self.remove(op);
             return Err(Busy);
@@ -136,7 +165,13 @@ impl Engine {
     /// # Errors
     ///
     /// See [`Engine::ping`].
-    pub fn find_node(&mut self, now: Time, target: NodeId, timeout: Option<Duration>, out: &mut Outbox) -> Result<OpId, Busy> {
+    pub fn find_node(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
         self.look_up(now, target, Goal::Find, timeout, out)
     }
 
@@ -145,10 +180,17 @@ impl Engine {
     /// # Errors
     ///
     /// See [`Engine::ping`].
-    pub fn get_peers(&mut self, now: Time, topic: NodeId, timeout: Option<Duration>, out: &mut Outbox) -> Result<OpId, Busy> {
+    pub fn get_peers(
+        &mut self,
+        now: Time,
+        topic: NodeId,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
         let mut own: Vec<Endpoint> = Vec::new();
         let max = self.config.lookup_peers;
-        self.storage.sample(now, topic, max, |_| true, &mut self.rng, &mut own);
+        self.storage
+            .sample(now, topic, max, |_| true, &mut self.rng, &mut own);
         let found = own.iter().copied().collect();
         let op = self.begin_lookup(now, topic, Goal::Peers { found }, timeout)?;
         if !own.is_empty() {
@@ -172,7 +214,16 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        self.look_up(now, topic, Goal::Announce { port, announcing: None }, timeout, out)
+        self.look_up(
+            now,
+            topic,
+            Goal::Announce {
+                port,
+                announcing: None,
+            },
+            timeout,
+            out,
+        )
     }
 
     /// Joins a network through `seeds`: asks them, looks up the own id, refreshes.
@@ -180,14 +231,23 @@ impl Engine {
     /// # Errors
     ///
     /// See [`Engine::ping`].
-    pub fn join(&mut self, now: Time, seeds: Vec<Endpoint>, timeout: Option<Duration>, out: &mut Outbox) -> Result<OpId, Busy> {
+    pub fn join(
+        &mut self,
+        now: Time,
+        seeds: Vec<Endpoint>,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
         let mut distinct: Vec<(Endpoint, SeedState)> = Vec::new();
         for seed in seeds {
             if distinct.iter().all(|(known, _)| *known != seed) {
                 distinct.push((seed, SeedState::Unasked));
             }
         }
-        let goal = Goal::Join { seeds: distinct, refreshing: 0 };
+        let goal = Goal::Join {
+            seeds: distinct,
+            refreshing: 0,
+        };
         let op = self.begin_lookup(now, self.id, goal, timeout)?;
         self.table.touch(now, &self.id);
         self.greet(now, op, out);
@@ -214,7 +274,14 @@ impl Engine {
 
     /// Announces to one node, and waits for nothing: at once where v0.1's rules hold, else after
     /// fetching a token from it.
-    pub fn announce_to(&mut self, now: Time, to: Endpoint, topic: NodeId, port: Option<u16>, out: &mut Outbox) {
+    pub fn announce_to(
+        &mut self,
+        now: Time,
+        to: Endpoint,
+        topic: NodeId,
+        port: Option<u16>,
+        out: &mut Outbox,
+    ) {
         if self.guard.trusts_legacy(&to) {
             let request = Request {
                 to,
@@ -229,7 +296,15 @@ impl Engine {
         }
         let timeout = Some(2 * self.config.request_timeout);
         if let Ok(op) = self.begin(now, Task::Introduction { topic, port }, timeout) {
-            self.ask(now, to, None, Question::GetPeers(topic), Purpose::Op(op), false, out);
+            self.ask(
+                now,
+                to,
+                None,
+                Question::GetPeers(topic),
+                Purpose::Op(op),
+                false,
+                out,
+            );
         }
     }
 
@@ -254,9 +329,19 @@ impl Engine {
         Ok(op)
     }
 
-    fn begin_lookup(&mut self, now: Time, target: NodeId, goal: Goal, timeout: Option<Duration>) -> Result<OpId, Busy> {
+    fn begin_lookup(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        goal: Goal,
+        timeout: Option<Duration>,
+    ) -> Result<OpId, Busy> {
         let lookup = Lookup::new(target, &self.config);
-        let op = self.begin(now, Task::Lookup(Box::new(LookupTask { lookup, goal })), timeout)?;
+        let op = self.begin(
+            now,
+            Task::Lookup(Box::new(LookupTask { lookup, goal })),
+            timeout,
+        )?;
         self.counters.lookups += 1;
         Ok(op)
     }
@@ -288,7 +373,9 @@ impl Engine {
             return;
         };
         self.table.touch(now, &target);
-        let nearest = self.table.closest(&target, MAX_CLOSEST, |entry| self.reaches(&entry.contact.endpoint));
+        let nearest = self.table.closest(&target, MAX_CLOSEST, |entry| {
+            self.reaches(&entry.contact.endpoint)
+        });
         if let Some(task) = self.lookup(op) {
             for contact in nearest {
                 task.lookup.add(contact);
@@ -297,7 +384,13 @@ impl Engine {
         self.advance(now, op, out);
     }
 
-    pub(super) fn start_refresh(&mut self, now: Time, target: NodeId, join: Option<OpId>, out: &mut Outbox) {
+    pub(super) fn start_refresh(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        join: Option<OpId>,
+        out: &mut Outbox,
+    ) {
         self.table.touch(now, &target);
         match self.begin_lookup(now, target, Goal::Refresh { join }, None) {
             Ok(op) => self.launch(now, op, out),
@@ -316,7 +409,15 @@ impl Engine {
                 break;
             };
             let Contact { id, endpoint } = query.contact;
-            if !self.ask(now, endpoint, Some(id), question, Purpose::Op(op), query.is_retry, out) {
+            if !self.ask(
+                now,
+                endpoint,
+                Some(id),
+                question,
+                Purpose::Op(op),
+                query.is_retry,
+                out,
+            ) {
                 if let Some(task) = self.lookup(op) {
                     task.lookup.failed(&id);
                 }
@@ -358,8 +459,11 @@ impl Engine {
         let Some(task) = self.lookup(op) else {
             return;
         };
-        let storers: ArrayVec<(Contact, Option<Token>), MAX_CLOSEST> =
-            task.lookup.closest().map(|(contact, token)| (contact, token.cloned())).collect();
+        let storers: ArrayVec<(Contact, Option<Token>), MAX_CLOSEST> = task
+            .lookup
+            .closest()
+            .map(|(contact, token)| (contact, token.cloned()))
+            .collect();
         for (contact, token) in storers {
             // Without a token it is a node of v0.1, which stores and does not answer.
             if token.is_some() {
@@ -394,11 +498,21 @@ impl Engine {
             to: contact.endpoint,
             id: Some(contact.id),
             question: Question::Announce(topic),
-            purpose: if token.is_some() { Purpose::Op(op) } else { Purpose::Nothing },
+            purpose: if token.is_some() {
+                Purpose::Op(op)
+            } else {
+                Purpose::Nothing
+            },
             sent: now,
             is_retry,
         };
-        self.send_announce(request, topic, port, token.map(|token| token.as_slice()), out)
+        self.send_announce(
+            request,
+            topic,
+            port,
+            token.map(|token| token.as_slice()),
+            out,
+        )
     }
 
     /// Notes what became of the announce to one node.
@@ -416,7 +530,11 @@ impl Engine {
 
     fn finish_if_announced(&mut self, now: Time, op: OpId) {
         let storers = self.lookup(op).and_then(LookupTask::announcing);
-        if storers.is_some_and(|storers| storers.iter().all(|(_, storing)| *storing != Storing::Pending)) {
+        if storers.is_some_and(|storers| {
+            storers
+                .iter()
+                .all(|(_, storing)| *storing != Storing::Pending)
+        }) {
             self.finish_operation(now, op);
         }
     }
@@ -428,8 +546,13 @@ impl Engine {
             let Some(Goal::Join { seeds, .. }) = self.lookup(op).map(|task| &mut task.goal) else {
                 return;
             };
-            let asking = seeds.iter().filter(|(_, state)| *state == SeedState::Asking).count();
-            let unasked = seeds.iter_mut().find(|(_, state)| *state == SeedState::Unasked);
+            let asking = seeds
+                .iter()
+                .filter(|(_, state)| *state == SeedState::Asking)
+                .count();
+            let unasked = seeds
+                .iter_mut()
+                .find(|(_, state)| *state == SeedState::Unasked);
             let Some((to, state)) = unasked.filter(|_| asking < GREETINGS) else {
                 return;
             };
@@ -479,7 +602,10 @@ impl Engine {
     }
 
     /// Takes in the answer to a request of an operation, if that is still under way.
-    #[expect(clippy::too_many_arguments, reason = "an answer is what these say, and no two belong together")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "an answer is what these say, and no two belong together"
+    )]
     pub(super) fn operation_answered(
         &mut self,
         now: Time,
@@ -508,7 +634,11 @@ impl Engine {
             Some(Task::Lookup(_)) => {
                 if matches!(request.question, Question::Announce(_)) {
                     let is_confirmed = matches!(reply.body, Body::Announced { .. });
-                    let settled = if is_confirmed { Storing::Confirmed } else { Storing::Failed };
+                    let settled = if is_confirmed {
+                        Storing::Confirmed
+                    } else {
+                        Storing::Failed
+                    };
                     return self.settle_announce(now, op, contact.id, settled);
                 }
                 self.absorb(op, contact, reply);
@@ -521,7 +651,8 @@ impl Engine {
 
     /// Takes what a node answered into a lookup.
     fn absorb(&mut self, op: OpId, contact: Contact, reply: &Message<'_>) {
-        let nodes: ArrayVec<Contact, MAX_CLOSEST> = self.believable(contact.endpoint, reply).collect();
+        let nodes: ArrayVec<Contact, MAX_CLOSEST> =
+            self.believable(contact.endpoint, reply).collect();
         let peers_max = self.config.lookup_peers;
         let believes = |peer: &Endpoint| self.guard.believes(peer, &contact.endpoint, true);
         let peers: Vec<Endpoint> = reply.peers.iter().copied().filter(believes).collect();
@@ -531,7 +662,10 @@ impl Engine {
         if matches!(reply.body, Body::Error { .. }) {
             return task.lookup.failed(&contact.id);
         }
-        let token = reply.trailer.and_then(|trailer| trailer.token).and_then(|token| token.try_into().ok());
+        let token = reply
+            .trailer
+            .and_then(|trailer| trailer.token)
+            .and_then(|token| token.try_into().ok());
         task.lookup.answered(contact, token);
         for node in nodes {
             task.lookup.add(node);
@@ -550,11 +684,29 @@ impl Engine {
     }
 
     /// What an operation does when an answer is late.
-    pub(super) fn operation_late(&mut self, now: Time, op: OpId, request: Request, out: &mut Outbox) {
+    pub(super) fn operation_late(
+        &mut self,
+        now: Time,
+        op: OpId,
+        request: Request,
+        out: &mut Outbox,
+    ) {
         let again = |engine: &mut Engine, out: &mut Outbox| {
-            engine.ask(now, request.to, request.id, request.question, Purpose::Op(op), true, out)
+            engine.ask(
+                now,
+                request.to,
+                request.id,
+                request.question,
+                Purpose::Op(op),
+                true,
+                out,
+            )
         };
-        match self.operations.get_mut(&op).map(|operation| &mut operation.task) {
+        match self
+            .operations
+            .get_mut(&op)
+            .map(|operation| &mut operation.task)
+        {
             None => {}
             Some(Task::Ping { attempts, .. }) => {
                 if *attempts < PING_ATTEMPTS {
@@ -570,10 +722,17 @@ impl Engine {
             Some(Task::Lookup(task)) => match (request.question, request.id) {
                 (Question::Announce(_), Some(id)) => {
                     let mut storers = task.lookup.closest();
-                    let token = storers.find(|(contact, _)| contact.id == id).and_then(|(_, token)| token.cloned());
+                    let token = storers
+                        .find(|(contact, _)| contact.id == id)
+                        .and_then(|(_, token)| token.cloned());
                     drop(storers);
-                    let contact = Contact { id, endpoint: request.to };
-                    if request.is_retry || !self.announce_once(now, op, contact, token.as_ref(), true, out) {
+                    let contact = Contact {
+                        id,
+                        endpoint: request.to,
+                    };
+                    if request.is_retry
+                        || !self.announce_once(now, op, contact, token.as_ref(), true, out)
+                    {
                         self.settle_announce(now, op, id, Storing::Failed);
                     }
                 }
@@ -594,7 +753,10 @@ impl Engine {
 
     /// What an operation does when an answer is no longer accepted: only a ping minds.
     pub(super) fn operation_expired(&mut self, now: Time, op: OpId) {
-        if let Some(Task::Ping { attempts, expired, .. }) = self.operations.get_mut(&op).map(|o| &mut o.task) {
+        if let Some(Task::Ping {
+            attempts, expired, ..
+        }) = self.operations.get_mut(&op).map(|o| &mut o.task)
+        {
             *expired += 1;
             if *expired >= *attempts {
                 self.end(now, op, Outcome::Silence);
@@ -625,13 +787,22 @@ impl Engine {
                 return;
             }
             Task::Lookup(task) => match &task.goal {
-                Goal::Find => Outcome::Nodes(task.lookup.closest().map(|(contact, _)| contact).collect()),
+                Goal::Find => {
+                    Outcome::Nodes(task.lookup.closest().map(|(contact, _)| contact).collect())
+                }
                 Goal::Peers { .. } => Outcome::Found,
                 Goal::Announce { announcing, .. } => {
                     let storers = announcing.iter().flatten();
-                    Outcome::Announced(storers.filter(|(_, storing)| *storing == Storing::Confirmed).count())
+                    Outcome::Announced(
+                        storers
+                            .filter(|(_, storing)| *storing == Storing::Confirmed)
+                            .count(),
+                    )
                 }
-                Goal::Join { seeds, .. } => Outcome::Joined { contacts, seeds: seeds.clone() },
+                Goal::Join { seeds, .. } => Outcome::Joined {
+                    contacts,
+                    seeds: seeds.clone(),
+                },
                 Goal::Refresh { .. } => {
                     self.remove(op);
                     return;
@@ -651,7 +822,11 @@ impl Engine {
     }
 
     fn remove(&mut self, op: OpId) {
-        if let Some(deadline) = self.operations.remove(&op).and_then(|operation| operation.deadline) {
+        if let Some(deadline) = self
+            .operations
+            .remove(&op)
+            .and_then(|operation| operation.deadline)
+        {
             self.deadlines.remove(&(deadline, op));
         }
         self.home.held.retain(|held| *held != op);
@@ -735,7 +910,13 @@ impl LookupTask {
     }
 
     fn is_announcing(&self) -> bool {
-        matches!(self.goal, Goal::Announce { announcing: Some(_), .. })
+        matches!(
+            self.goal,
+            Goal::Announce {
+                announcing: Some(_),
+                ..
+            }
+        )
     }
 
     fn announcing(&mut self) -> Option<&mut Announcing> {
