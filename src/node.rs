@@ -511,7 +511,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Runs `run` on the state under the lock, then sends and tells what came of it.
+    /// Runs `run` on the state under the lock, then sends what comes of it.
+    ///
+    /// What there is to tell, the reactor's thread tells: one thread alone, so that no waiter
+    /// learns of an end before what came before it.
     fn command<T>(
         &self,
         run: impl FnOnce(&mut State, Time, &mut Outbox) -> T,
@@ -521,21 +524,18 @@ impl Shared {
         let mut state = self.state.lock();
         // A close that came in between has released the waiters; a new one would wait for ever.
         self.check_open()?;
-        let now = self.link.now();
-        let result = run(&mut state, now, &mut out);
-        state.engine.tick(now, &mut out);
-        let news = state.take_news();
+        let result = run(&mut state, self.link.now(), &mut out);
         let deadline = state.engine.next_deadline();
         let is_earlier = deadline.is_some_and(|at| state.wakes_at.is_none_or(|wakes| at < wakes));
         if is_earlier {
             state.wakes_at = deadline;
         }
+        let must_wake = is_earlier || state.engine.has_events();
         drop(state);
         self.link.send(&out);
-        if is_earlier {
+        if must_wake {
             self.link.wake();
         }
-        self.tell(news);
         Ok(result)
     }
 

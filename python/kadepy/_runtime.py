@@ -11,6 +11,7 @@ import sys
 import threading
 
 from kadepy import _core
+from kadepy._types import ClosedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def _call(notices: _core.Notices, packet: tuple[bytes, int, str, int, object]) -
     try:
         callback(*packet)
     except BaseException as error:
-        notices.failed(error, callback)
+        # What a callback was doing with a node when that was closed is no fault of its own.
+        if not (isinstance(error, ClosedError) and notices.callback is None):
+            notices.failed(error, callback)
 
 
 def _log(level: int, text: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kadepy._core import Config
     from kadepy._types import Node, Peer, Stats
 
+    _Address = Peer | Node | tuple[str, int]
     _Contact = str | tuple[str, int] | Node
     _Callback = Callable[[bytes, int, str, int, object], object]
 
@@ -134,7 +135,7 @@ class Swarm:
         return self._node.bootstrap(ip, port, timeout)
 
     def ping(
-        self, ip: str | Peer | Node, port: int | None = None, *, timeout: float | None = 2.0
+        self, ip: str | _Address, port: int | None = None, *, timeout: float | None = 2.0
     ) -> float:
         """Asks one node whether it is there.
 
@@ -224,26 +225,68 @@ class Swarm:
     announce = announce_peer
 
     def announce_to(
-        self, target_ip: str, target_port: int, topic_hash: Buffer, port: int | None = None
+        self,
+        target_ip: str | _Address,
+        target_port: int | Buffer | None = None,
+        topic_hash: Buffer | int | None = None,
+        port: int | None = None,
     ) -> None:
-        """Announces a topic to one node, and waits for nothing."""
-        self._node.announce_to(target_ip, target_port, topic_hash, port)
+        """Announces a topic to one node, and waits for nothing.
 
-    def lookup_from(self, target_ip: str, target_port: int, topic_hash: Buffer) -> None:
-        """Asks one node for the peers of a topic, and waits for nothing: see `set_callback`."""
+        A `Peer`, a `Node` or a pair may stand in the place of the first two arguments.
+
+        Args:
+            target_ip: the node's IP address.
+            target_port: its port.
+            topic_hash: 32 bytes.
+            port: where the peer listens; by default the port that this node's packets come
+                from.
+        """
+        if isinstance(target_ip, tuple) and target_port is not None:
+            announced = topic_hash if port is None else port
+            self._node.announce_to(target_ip, None, target_port, announced)
+        else:
+            self._node.announce_to(target_ip, target_port, topic_hash, port)
+
+    def lookup_from(
+        self,
+        target_ip: str | _Address,
+        target_port: int | Buffer | None = None,
+        topic_hash: Buffer | None = None,
+    ) -> None:
+        """Asks one node for the peers of a topic, and waits for nothing: see `set_callback`.
+
+        A `Peer`, a `Node` or a pair may stand in the place of the first two arguments.
+
+        Args:
+            target_ip: the node's IP address.
+            target_port: its port.
+            topic_hash: 32 bytes.
+        """
+        if isinstance(target_ip, tuple) and topic_hash is None:
+            target_port, topic_hash = None, target_port
         self._node.lookup_from(target_ip, target_port, topic_hash)
 
-    def send(self, ip: str, port: int, type: int, payload: Buffer) -> None:
+    def send(
+        self,
+        ip: str | _Address,
+        port: int | None = None,
+        type: int | Buffer | None = None,
+        payload: Buffer | None = None,
+    ) -> None:
         """Sends an application's own message, which reaches the callback of the node there.
+
+        It is one datagram: it may be lost, and nothing says so. A `Peer`, a `Node` or a pair
+        may stand in the place of the first two arguments.
 
         Args:
             ip: the receiver's IP address.
             port: its port.
             type: the message's type, 16 to 255.
             payload: at most 1,100 bytes.
-
-        It is one datagram: it may be lost, and nothing says so.
         """
+        if isinstance(ip, tuple) and payload is None:
+            port, type, payload = None, port, type
         self._node.send(ip, port, type, payload)
 
     def set_callback(self, fn: _Callback | None) -> None:

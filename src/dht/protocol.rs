@@ -19,7 +19,7 @@ pub use self::stats::{Refusal, Stats};
 use super::guard::Guard;
 use super::requests::{Due, OpId, Purpose, Question, Request, Requests};
 use super::routing::{Admission, Entry, MAX_CLOSEST, Table};
-use super::storage::{Storage, StoreError};
+use super::storage::Storage;
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -197,8 +197,9 @@ impl Engine {
         match message.body.kind() {
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
                 let allowance = self.guard.allowance(&from, datagram.len());
-                let used = self.serve(now, from, &message, allowance, out);
-                self.consider(now, from, &message, allowance - used, out);
+                if let Some(used) = self.serve(now, from, &message, allowance, out) {
+                    self.consider(now, from, &message, allowance - used, out);
+                }
             }
             Kind::Pong | Kind::FoundNodes | Kind::Peers | Kind::Announced | Kind::Error => {
                 self.take_reply(now, from, &message, out);
@@ -248,6 +249,11 @@ impl Engine {
         .min()
     }
 
+    /// Whether [`Engine::poll_event`] has something.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// The next event, to be called until it gives `None`.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
@@ -287,7 +293,8 @@ impl Engine {
         self.counters.refused[refusal as usize] += 1;
     }
 
-    /// Answers a request in at most `allowance` bytes; returns how many it took.
+    /// Answers a request in at most `allowance` bytes; gives how many it took, or `None` where the
+    /// request is refused.
     fn serve(
         &mut self,
         now: Time,
@@ -295,7 +302,7 @@ impl Engine {
         request: &Message<'_>,
         allowance: usize,
         out: &mut Outbox,
-    ) -> usize {
+    ) -> Option<usize> {
         let asked = request.trailer;
         let trailer = asked.map(|asked| Trailer {
             txid: asked.txid,
@@ -336,17 +343,32 @@ impl Engine {
                 reply.nodes = &nodes;
             }
             Body::AnnouncePeer { topic, port } => {
-                let Some(body) = self.store(now, from, topic, port, asked) else {
-                    return 0;
-                };
-                reply.body = body;
+                if let Err(code) = self.store(now, from, topic, port, asked) {
+                    // Noise gets no answer: only a request that names itself is told.
+                    if let (Some(code), Some(_)) = (code, request.txid()) {
+                        reply.body = Body::Error {
+                            code: code as u8,
+                            text: code.text(),
+                        };
+                        self.transmit(from, &reply, allowance, 0, out);
+                    }
+                    return None;
+                }
+                if asked.is_none() {
+                    return Some(0);
+                }
+                reply.body = Body::Announced { topic };
             }
-            _ => return 0,
+            _ => return None,
         }
-        self.transmit(from, &reply, allowance, 0, out)
+        Some(self.transmit(from, &reply, allowance, 0, out))
     }
 
-    /// Stores an announced peer; gives the answer, where there is to be one.
+    /// Stores an announced peer.
+    ///
+    /// # Errors
+    ///
+    /// What to tell the sender, if anything; the refusal is counted.
     fn store(
         &mut self,
         now: Time,
@@ -354,40 +376,26 @@ impl Engine {
         topic: NodeId,
         port: u16,
         trailer: Option<Trailer<'_>>,
-    ) -> Option<Body<'static>> {
+    ) -> Result<(), Option<ErrorCode>> {
         let implied = trailer.is_some_and(|trailer| trailer.implied_port);
         let port = if implied { from.port() } else { port };
         if port == 0 {
             self.refuse(Refusal::Malformed);
-            return None;
+            return Err(None);
         }
-        let may = match trailer.and_then(|trailer| trailer.token) {
+        let may_store = match trailer.and_then(|trailer| trailer.token) {
             Some(token) => self.guard.accepts_token(now, &from, &topic, token),
             None => self.guard.trusts_legacy(&from),
         };
-        let (refusal, code, text) = if !may {
-            (
-                Refusal::Token,
-                ErrorCode::BadToken,
-                "bad token: get one by GET_PEERS from this address",
-            )
-        } else {
-            match self.storage.store(now, topic, from.with_port(port)) {
-                Ok(()) => return trailer.map(|_| Body::Announced { topic }),
-                Err(StoreError::Quota) => (
-                    Refusal::Storage,
-                    ErrorCode::StorageFull,
-                    "too many records from this address",
-                ),
-                Err(StoreError::Full) => (Refusal::Storage, ErrorCode::StorageFull, "storage full"),
-            }
-        };
-        self.refuse(refusal);
-        trailer
-            .and_then(|trailer| trailer.txid)
-            .map(|_| Body::Error {
-                code: code as u8,
-                text,
+        if !may_store {
+            self.refuse(Refusal::Token);
+            return Err(Some(ErrorCode::BadToken));
+        }
+        self.storage
+            .store(now, topic, from.with_port(port))
+            .map_err(|_| {
+                self.refuse(Refusal::Storage);
+                Some(ErrorCode::StorageFull)
             })
     }
 

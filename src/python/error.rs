@@ -1,6 +1,9 @@
 //! KadePy's exceptions, which are defined in Python, and how the core's errors become them.
 
-use pyo3::exceptions::PyValueError;
+use std::io;
+use std::net::SocketAddr;
+
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -38,6 +41,19 @@ pub fn closed_error(py: Python<'_>, message: String) -> PyErr {
 pub fn kadepy_error(py: Python<'_>, message: String) -> PyErr {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     raise(py, &CLASS, "KadepyError", message)
+}
+
+/// The `OSError` of an address that cannot be bound, with its errno, as the subclass for that.
+pub fn bind_error(address: SocketAddr, error: &io::Error) -> PyErr {
+    let reason = error.to_string();
+    let reason = reason.split(" (os error").next().unwrap_or_default();
+    let message = format!("cannot bind {address}: {reason}");
+    match error.raw_os_error() {
+        // The fourth argument is Windows' own code, from which Python makes the errno.
+        Some(code) if cfg!(windows) => PyOSError::new_err((0, message, None::<String>, code)),
+        Some(code) => PyOSError::new_err((code, message)),
+        None => PyOSError::new_err(message),
+    }
 }
 
 impl From<CommandError> for PyErr {

@@ -3,6 +3,7 @@
 
 mod config;
 mod convert;
+mod detach;
 mod error;
 mod module;
 mod node;

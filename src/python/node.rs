@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use log::Level;
@@ -16,20 +15,17 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyType};
 
 use super::config::PyConfig;
+use super::detach::{self, Deadline, Present, SIGNAL_INTERVAL, detached, wait};
 use super::resolve::{self, Resolved};
 use super::{convert, error};
 use crate::config::Config;
 use crate::dht::protocol::{Outcome, Refusal, SeedState};
 use crate::dht::requests::Question;
-use crate::node::{CommandError, Node, Notice, Pending, Reply};
+use crate::node::{Node, Notice, Pending, Reply};
 use crate::wire::message::{Endpoint, Kind};
 
-/// How often a blocked call looks for a signal: Ctrl-C is answered within this.
-const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// Notices handed to Python at once: the cost of taking the GIL is shared among them.
 const NOTICE_BATCH: usize = 64;
-/// The longest that the interpreter's exit waits for threads to come back.
-const EXIT_MAX: Duration = Duration::from_secs(1);
 
 /// A node and its callback.
 pub struct Inner {
@@ -42,8 +38,6 @@ pub struct Inner {
 
 /// Every node of this process that may still be open, in the order of their making.
 static NODES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
-/// Threads that wait in here without the GIL.
-static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// The first node that is still open.
 pub fn first_open() -> Option<Arc<Inner>> {
@@ -69,7 +63,8 @@ impl Inner {
                 .call0()
                 .map(drop)
         })?;
-        let node = py.detach(|| Node::start(address, id, config.clone()))?;
+        let node = detached(py, || Node::start(address, id, config.clone()))
+            .map_err(|error| error::bind_error(address, &error))?;
         let inner = Arc::new(Self {
             node: Arc::new(node),
             config,
@@ -78,8 +73,15 @@ impl Inner {
             has_dispatcher: AtomicBool::new(false),
         });
         let mut nodes = NODES.lock();
+        if detach::is_exiting() {
+            drop(nodes);
+            return Err(PyRuntimeError::new_err(
+                "the interpreter is shutting down: too late for a node",
+            ));
+        }
         nodes.retain(|node| node.strong_count() > 0);
         nodes.push(Arc::downgrade(&inner));
+        drop(nodes);
         Ok(inner)
     }
 
@@ -214,7 +216,7 @@ impl PyNode {
         let targets = convert::targets(bootstrap, None)?;
         let inner = Inner::start(py, address, id, config)?;
         if !targets.is_empty() {
-            py.detach(|| resolve::stay_joined(&inner.node, targets))?;
+            detached(py, || resolve::stay_joined(&inner.node, targets))?;
         }
         Ok(Self { inner })
     }
@@ -271,7 +273,9 @@ impl PyNode {
                 .map(|name| format!("{name} (its name did not resolve in time)"));
             return Err(no_contact_answered(py, reasons));
         };
-        let pending = py.detach(|| node.join(resolve::endpoints(&resolved), deadline.left()))?;
+        let pending = detached(py, || {
+            node.join(resolve::endpoints(&resolved), deadline.left())
+        })?;
         match outcome(py, &pending)? {
             Outcome::Joined { contacts, seeds } => {
                 if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
@@ -295,7 +299,7 @@ impl PyNode {
     ) -> PyResult<f64> {
         let limit = convert::timeout(timeout)?;
         let to = self.inner.endpoint(ip, port)?;
-        let pending = py.detach(|| self.inner.node.ping(to, limit))?;
+        let pending = detached(py, || self.inner.node.ping(to, limit))?;
         match outcome(py, &pending)? {
             Outcome::Pong(round_trip) => Ok(round_trip.as_secs_f64()),
             Outcome::Silence => {
@@ -319,7 +323,7 @@ impl PyNode {
     ) -> PyResult<Bound<'py, PyList>> {
         let timeout = convert::timeout(timeout)?;
         let target = convert::id("target", target)?;
-        let pending = py.detach(|| self.inner.node.find_node(target, timeout))?;
+        let pending = detached(py, || self.inner.node.find_node(target, timeout))?;
         match outcome(py, &pending)? {
             Outcome::Nodes(nodes) => {
                 let nodes: Vec<_> = nodes
@@ -340,7 +344,7 @@ impl PyNode {
     ) -> PyResult<PyPeers> {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
-        let pending = py.detach(|| self.inner.node.get_peers(topic, timeout))?;
+        let pending = detached(py, || self.inner.node.get_peers(topic, timeout))?;
         Ok(PyPeers {
             pending: Mutex::new(Some(Arc::new(pending))),
             ready: Mutex::default(),
@@ -357,7 +361,7 @@ impl PyNode {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
         let port = optional_port(port)?;
-        let pending = py.detach(|| self.inner.node.announce_peer(topic, port, timeout))?;
+        let pending = detached(py, || self.inner.node.announce_peer(topic, port, timeout))?;
         match outcome(py, &pending)? {
             Outcome::Announced(confirmed) => Ok(confirmed),
             other => Err(unexpected(&other)),
@@ -368,40 +372,44 @@ impl PyNode {
         &self,
         py: Python<'_>,
         ip: &Bound<'_, PyAny>,
-        port: &Bound<'_, PyAny>,
+        port: Option<&Bound<'_, PyAny>>,
         kind: &Bound<'_, PyAny>,
         payload: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let to = self.inner.endpoint(ip, Some(port))?;
+        let to = self.inner.endpoint(ip, port)?;
         let kind = convert::application_kind("type", kind)?;
         let payload = convert::payload("payload", payload)?;
-        Ok(py.detach(|| self.inner.node.send(to, kind, &payload))?)
+        Ok(detached(py, || self.inner.node.send(to, kind, &payload))?)
     }
 
     fn announce_to(
         &self,
         py: Python<'_>,
         target_ip: &Bound<'_, PyAny>,
-        target_port: &Bound<'_, PyAny>,
+        target_port: Option<&Bound<'_, PyAny>>,
         topic_hash: &Bound<'_, PyAny>,
         port: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let to = self.inner.endpoint(target_ip, Some(target_port))?;
+        let to = self.inner.endpoint(target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
         let port = optional_port(port)?;
-        Ok(py.detach(|| self.inner.node.announce_to(to, topic, port))?)
+        Ok(detached(py, || {
+            self.inner.node.announce_to(to, topic, port)
+        })?)
     }
 
     fn lookup_from(
         &self,
         py: Python<'_>,
         target_ip: &Bound<'_, PyAny>,
-        target_port: &Bound<'_, PyAny>,
+        target_port: Option<&Bound<'_, PyAny>>,
         topic_hash: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let to = self.inner.endpoint(target_ip, Some(target_port))?;
+        let to = self.inner.endpoint(target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
-        Ok(py.detach(|| self.inner.node.fire(to, Question::GetPeers(topic)))?)
+        Ok(detached(py, || {
+            self.inner.node.fire(to, Question::GetPeers(topic))
+        })?)
     }
 
     fn set_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -416,7 +424,7 @@ impl PyNode {
     }
 
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let entries = py.detach(|| self.inner.node.entries())?;
+        let entries = detached(py, || self.inner.node.entries())?;
         let nodes: Vec<_> = entries
             .iter()
             .map(|entry| convert::node(py, &entry.contact))
@@ -426,7 +434,7 @@ impl PyNode {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let stats = py.detach(|| self.inner.node.stats())?;
+        let stats = detached(py, || self.inner.node.stats())?;
         let counters = &stats.counters;
         let by_kind = |counts: &[u64]| -> PyResult<Bound<'py, PyDict>> {
             let dict = PyDict::new(py);
@@ -467,7 +475,7 @@ impl PyNode {
     }
 
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.inner.node.close());
+        detached(py, || self.inner.node.close());
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -537,8 +545,7 @@ impl PyNotices {
     /// Waits for work: pairs of a logging level and a line, or of None and a callback's arguments.
     /// An empty list says that the node is closed.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let _waiting = Waiting::begin();
-        let notices = py.detach(|| self.node.take_notices(NOTICE_BATCH));
+        let notices = detached(py, || self.node.take_notices(NOTICE_BATCH));
         let list = PyList::empty(py);
         for notice in notices {
             match notice {
@@ -573,6 +580,8 @@ impl PyNotices {
 
     /// Reports what a callback raised through `sys.unraisablehook`.
     fn failed(&self, error: Bound<'_, PyBaseException>, callback: &Bound<'_, PyAny>) {
+        // The hook is code that the exiting interpreter must not stop halfway.
+        let _present = Present::enter();
         self.callback_errors.fetch_add(1, Ordering::Relaxed);
         PyErr::from_value(error.into_any()).write_unraisable(callback.py(), Some(callback));
     }
@@ -587,19 +596,16 @@ fn logging_level(level: Level) -> u8 {
     }
 }
 
-/// Closes every node and waits until no thread is in here without the GIL: such a thread would be
-/// killed, with Rust frames on its stack, when the interpreter is gone.
+/// Closes every node, and waits for the threads that are in here without the GIL.
 #[pyfunction]
 pub fn _close_all(py: Python<'_>) {
+    detach::begin_exit();
     let nodes: Vec<Arc<Inner>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
     py.detach(|| {
         for inner in &nodes {
             inner.node.close();
         }
-        let deadline = Deadline::after(Some(EXIT_MAX));
-        while WAITING.load(Ordering::Acquire) > 0 && !deadline.is_over() {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        detach::wait_for_all();
     });
     drop(nodes);
 }
@@ -608,6 +614,7 @@ pub fn _close_all(py: Python<'_>) {
 #[pyfunction]
 pub fn _abandon_all() -> Vec<i32> {
     let mut descriptors = Vec::new();
+    detach::forget_all();
     // Whoever held it is not in this process.
     let Some(nodes) = NODES.try_lock() else {
         return descriptors;
@@ -621,68 +628,6 @@ pub fn _abandon_all() -> Vec<i32> {
         std::mem::forget(inner);
     }
     descriptors
-}
-
-/// Counts a thread as waiting here while it lives.
-struct Waiting;
-
-impl Waiting {
-    fn begin() -> Self {
-        WAITING.fetch_add(1, Ordering::AcqRel);
-        Self
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITING.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// When to give up.
-#[derive(Clone, Copy)]
-struct Deadline(Option<Instant>);
-
-impl Deadline {
-    fn after(timeout: Option<Duration>) -> Self {
-        Self(timeout.map(|timeout| now() + timeout))
-    }
-
-    fn left(self) -> Option<Duration> {
-        self.0.map(|at| at.saturating_duration_since(now()))
-    }
-
-    fn is_over(self) -> bool {
-        self.left().is_some_and(|left| left.is_zero())
-    }
-
-    /// How long to wait at a stretch.
-    fn patience(self) -> Duration {
-        self.left()
-            .map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
-    }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long a Python caller waits is wall-clock business"
-)]
-fn now() -> Instant {
-    Instant::now()
-}
-
-/// Calls `step` without the GIL until it gives something; signals are answered in between.
-fn wait<T: Send>(
-    py: Python<'_>,
-    mut step: impl FnMut() -> Result<Option<T>, CommandError> + Send,
-) -> PyResult<T> {
-    let _waiting = Waiting::begin();
-    loop {
-        if let Some(value) = py.detach(&mut step)? {
-            return Ok(value);
-        }
-        py.check_signals()?;
-    }
 }
 
 fn next_reply(py: Python<'_>, pending: &Pending) -> PyResult<Reply> {

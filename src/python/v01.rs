@@ -7,8 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyString};
 
+use super::detach::detached;
 use super::node::{self, Inner};
 use super::{convert, error};
 use crate::config::Config;
@@ -43,7 +44,7 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
     let port = port.map_or(Ok(0), |port| convert::bind_port("port", port))?;
     let former = MADE.lock().take();
     if let Some(former) = former {
-        py.detach(|| former.node.close());
+        detached(py, || former.node.close());
     }
     let inner = Inner::start(py, ([0, 0, 0, 0], port).into(), None, Config::default())?;
     let callback = EARLY_CALLBACK.lock().take();
@@ -105,7 +106,9 @@ pub fn dht_announce_peer(
     let to = inner.endpoint(ip, Some(port))?;
     let topic = convert::topic("topic", topic)?;
     let announced = convert::port("announced_port", announced_port)?;
-    Ok(py.detach(|| inner.node.announce_to(to, topic, Some(announced)))?)
+    Ok(detached(py, || {
+        inner.node.announce_to(to, topic, Some(announced))
+    })?)
 }
 
 /// Sends a GET_PEERS of the 32-byte `topic`. The answer comes to the callback.
@@ -132,7 +135,7 @@ fn fire(
 ) -> PyResult<()> {
     let inner = node_in_use(py)?;
     let to = inner.endpoint(ip, Some(port))?;
-    Ok(py.detach(|| inner.node.fire(to, question))?)
+    Ok(detached(py, || inner.node.fire(to, question))?)
 }
 
 /// Sends a packet of any type, 0 to 255, with `payload` (at most 1,100 bytes) as its body.
@@ -149,7 +152,7 @@ pub fn send_packet(
     let to = inner.endpoint(ip, Some(port))?;
     let kind = convert::any_kind("type", r#type)?;
     let payload = convert::payload("payload", payload)?;
-    Ok(py.detach(|| inner.node.send(to, kind, &payload))?)
+    Ok(detached(py, || inner.node.send(to, kind, &payload))?)
 }
 
 /// Would set the network key; this version has no encryption, and says so rather than to send in
@@ -178,14 +181,16 @@ pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResul
         ))
     })?;
     let inner = node_in_use(py)?;
-    Ok(py.detach(|| inner.node.clean_storage(Duration::from_millis(age)))?)
+    Ok(detached(py, || {
+        inner.node.clean_storage(Duration::from_millis(age))
+    })?)
 }
 
 /// Prints the routing table.
 #[pyfunction]
 pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
     let inner = node_in_use(py)?;
-    let entries = py.detach(|| inner.node.entries())?;
+    let entries = detached(py, || inner.node.entries())?;
     let nodes: Vec<_> = entries
         .iter()
         .map(|entry| convert::node(py, &entry.contact))
@@ -220,8 +225,8 @@ pub fn xor_distance<'py>(
 /// 32
 #[pyfunction]
 pub fn topic<'py>(name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let id = match name.extract::<String>() {
-        Ok(text) => crate::NodeId::of_topic(text.as_bytes()),
+    let id = match name.cast::<PyString>() {
+        Ok(text) => crate::NodeId::of_topic(text.to_str()?.as_bytes()),
         Err(_) => crate::NodeId::of_topic(&convert::bytes("name", name)?),
     };
     Ok(PyBytes::new(name.py(), &id.0))

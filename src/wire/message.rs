@@ -171,6 +171,17 @@ pub enum ErrorCode {
     NotSupported = 3,
 }
 
+impl ErrorCode {
+    /// The reason in words, with the remedy.
+    pub fn text(self) -> &'static str {
+        match self {
+            ErrorCode::BadToken => "bad token: get one by GET_PEERS from this address",
+            ErrorCode::StorageFull => "storage full: announce elsewhere or later",
+            ErrorCode::NotSupported => "not supported",
+        }
+    }
+}
+
 /// The fields that any message may carry besides its body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trailer<'a> {

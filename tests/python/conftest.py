@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from kadepy import Stats, Swarm
 
 import wire
+from kadepy import Stats, Swarm
 from wire import Packet, Tag, Type
 
 DEADLINE = 20.0
@@ -84,11 +84,17 @@ class RawNode:
         assert self.ask(to, wire.encode(Type.PING, self.id))[0] == Type.PONG
 
     def expect_pong_next(self, to: Swarm) -> None:
-        """Proves without waiting that all sent before brought nothing back, and that `to` lives."""
-        txid = secrets.token_bytes(8)
-        self.send(to, wire.encode(Type.PING, self.id, fields=[(Tag.TXID, txid)]))
-        pong = wire.decode(self.receive())
-        assert (pong.type, pong.sender, pong.txid) == (Type.PONG, to.id, txid)
+        """Proves without waiting that all sent before brought nothing back, and that `to` lives.
+
+        It asks read-only, so that no probe follows from it, and twice: what the packets before
+        caused leaves at the latest with the first answer.
+        """
+        for _ in range(2):
+            txid = secrets.token_bytes(8)
+            fields = [(Tag.TXID, txid), (Tag.FLAGS, b"\x01")]
+            self.send(to, wire.encode(Type.PING, self.id, fields=fields))
+            pong = wire.decode(self.receive())
+            assert (pong.type, pong.sender, pong.txid) == (Type.PONG, to.id, txid)
 
 
 class ScriptedNode(RawNode):
@@ -216,13 +222,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"seed: {config.getoption('seed')} (again with --seed)"
+    return f"seed: {config.getoption('seed')} (again with --seed=)"
 
 
 @pytest.fixture
 def rng(request: pytest.FixtureRequest) -> random.Random:
     seed = request.config.getoption("seed")
-    print(f"--seed {seed}")
+    print(f"--seed={seed}")
     return random.Random(seed)
 
 

@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import kadepy
 import pytest
+
+import kadepy
+import wire
 from conftest import RawNode, ScriptedNode
 from kadepy import Config, Node, Peer, Stats, Swarm, topic
-
-import wire
 from wire import Type
 
 TOPIC = bytes(range(32))
@@ -58,7 +58,10 @@ TAKES_PORT: dict[str, Call] = {
 def test_bad_ports(swarm: Swarm, method: str, port: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="port") as told:
         TAKES_PORT[method](swarm, port)
-    assert_told(told.value, port, "65535" if error is ValueError else type(port).__name__)
+    if error is ValueError:
+        assert_told(told.value, port, "65535")
+    else:
+        assert repr(port) in str(told.value) or type(port).__name__ in str(told.value)
 
 
 @pytest.mark.parametrize("method", TAKES_PORT.keys() - {"Swarm", "create_swarm"})
@@ -305,7 +308,7 @@ DEFAULTS = {
     "candidate_pings": 10,
     "replacements": 10,
     "open_requests": 16_384,
-    "lookups": 4096,
+    "operations": 4096,
     "callback_queue": 8192,
     "receive_buffer": 4 * 2**20,
     "legacy": "local",
@@ -320,13 +323,10 @@ DEFAULTS = {
         *[("request_timeout", v, ValueError) for v in (0, -1, math.nan, math.inf)],
         ("callback_queue", 0, ValueError),
         ("legacy", "sometimes", ValueError),
-        ("legacy", None, TypeError),
         ("k", "20", TypeError),
         ("k", 20.0, TypeError),
-        ("k", None, TypeError),
         ("k", True, TypeError),
         ("request_timeout", "2", TypeError),
-        ("request_timeout", None, TypeError),
     ],
 )
 def test_bad_config_values(field: str, value: Any, error: type[Exception]) -> None:
@@ -339,7 +339,7 @@ def test_config_refuses_what_it_does_not_know() -> None:
     with pytest.raises(TypeError, match="bogus"):
         Config(bogus=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        Config(20)  # type: ignore[call-arg, misc]
+        Config(20)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="config"):
         Swarm(host=HERE, config={"k": 20})  # type: ignore[arg-type]
 
@@ -359,11 +359,11 @@ def test_config_is_a_frozen_value(make_swarm: Callable[..., Swarm]) -> None:
 
 def test_options_are_keywords(swarm: Swarm) -> None:
     with pytest.raises(TypeError):
-        Swarm(0, HERE)  # type: ignore[misc]
+        Swarm(0, HERE)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        swarm.find_node(TOPIC, 1.0)  # type: ignore[misc]
+        swarm.find_node(TOPIC, 1.0)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        swarm.ping(HERE)  # type: ignore[call-arg, arg-type]
+        swarm.ping(HERE)
 
 
 def test_stats_is_frozen(swarm: Swarm) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import DEADLINE, RawNode, wait_until
-from kadepy import Config, Node, Swarm
 
 import wire
+from conftest import DEADLINE, RawNode, wait_until
+from kadepy import Config, Node, Swarm
 from wire import Type
 
 Packet = tuple[bytes, int, str, int, Any]
@@ -201,4 +201,6 @@ def test_what_decodes_reaches_the_callback_and_what_does_not_decode_does_not(
     raw.send(swarm, wire.encode(Type.FIND_NODE, raw.id, b"malformed"))
     raw.send(swarm, wire.encode(9, raw.id, b"reserved"))
     raw.send(swarm, wire.encode(Type.ANNOUNCED, raw.id, bytes(32)))  # unsolicited
+    raw.send(swarm, wire.encode(20, bytes(32), b"from nobody"))  # no id that a node may have
     assert box.payload() == bytes(32)
+    assert box.payload() == b"from nobody"

@@ -11,6 +11,7 @@ from importlib import metadata
 
 import pytest
 from click.testing import CliRunner
+
 from kadepy import KadepyError, Swarm
 from kadepy.cli import demo, main
 from kadepy.cli.demo import SNIPPET, Cost, Member, Outcome, run
@@ -72,7 +73,7 @@ def test_a_terminal_gets_a_picture() -> None:
         os.close(theirs)
         screen = _until_closed(ours)
     assert process.returncode == 0
-    for drawn in ("╭", "▲", "●", "★", "◆", "'[b]tea'", "found all 3 who announced it"):
+    for drawn in ("╭", "▲", "●", "★", "◆", "topic '[b]tea'", "found all 3 who announced it"):
         assert drawn in screen
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import RawNode, ScriptedNode
-from kadepy import Swarm
 
 import wire
+from conftest import RawNode, ScriptedNode
+from kadepy import Swarm
 from wire import Tag, Type
 
 HEX_NODE = " ".join(["22"] * 32)  # the node that is asked

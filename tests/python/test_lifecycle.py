@@ -19,10 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import DEADLINE, Child, RawNode, ScriptedNode, can_bind, wait_until
-from kadepy import ClosedError, Config, KadepyError, Node, Swarm
 
 import wire
+from conftest import DEADLINE, Child, RawNode, ScriptedNode, can_bind, wait_until
+from kadepy import ClosedError, Config, KadepyError, Node, Swarm
 from wire import Type
 
 TOPIC = bytes(range(32))
@@ -70,14 +70,15 @@ def test_after_close_calls_raise_closed_error(swarm: Swarm, raw: RawNode) -> Non
     assert swarm.address == address
     assert issubclass(ClosedError, RuntimeError)
     assert issubclass(ClosedError, KadepyError)
-    for call in (
-        *CALLS.values(),
-        lambda swarm, at: swarm.send(*at, 20, b""),
-        lambda swarm, at: swarm.announce_to(*at, TOPIC, 80),
-        lambda swarm, at: swarm.lookup_from(*at, TOPIC),
-    ):
+    for call in CALLS.values():
         with pytest.raises(ClosedError):
             call(swarm, raw.address)
+    with pytest.raises(ClosedError):
+        swarm.send(*raw.address, 20, b"")
+    with pytest.raises(ClosedError):
+        swarm.announce_to(*raw.address, TOPIC, 80)
+    with pytest.raises(ClosedError):
+        swarm.lookup_from(*raw.address, TOPIC)
 
 
 def test_close_from_eight_threads(make_swarm: Make) -> None:
@@ -146,7 +147,7 @@ def test_close_releases_who_waits_for_the_join(make_swarm: Make, raw: RawNode) -
 
 def test_a_port_in_use_is_an_os_error_until_it_is_free(make_swarm: Make, swarm: Swarm) -> None:
     for _ in range(3):
-        with pytest.raises(OSError, match=str(swarm.port)) as told:
+        with pytest.raises(OSError, match="in use") as told:
             make_swarm(swarm.port)
         assert told.value.errno == errno.EADDRINUSE
     swarm.close()
@@ -260,8 +261,11 @@ forever = threading.Event()
 config = Config(request_timeout=60)
 swarm = Swarm(host="127.0.0.1", bootstrap=[silent], config=config)
 
+started = threading.Event()
+
 def look_up():
     print("ready")
+    started.set()
     swarm.get_peers(bytes(32), timeout=60)
 """
 
@@ -273,13 +277,12 @@ EXITS = {
     "by os._exit": ("print('ready'); os._exit(4)", 4),
     "in a callback": (
         """
-entered = threading.Event()
 def callback(*packet):
-    entered.set()
+    started.set()
     forever.wait()
 swarm.set_callback(callback)
 Swarm(host="127.0.0.1").send(*swarm.address, 20, b"hi")
-entered.wait()
+started.wait()
 print("ready")
 sys.exit(5)
 """,
@@ -298,29 +301,30 @@ print("ready")
         0,
     ),
     "with a daemon in a lookup": (
-        "threading.Thread(target=look_up, daemon=True).start(); sys.exit(6)",
+        "threading.Thread(target=look_up, daemon=True).start(); started.wait(); sys.exit(6)",
         6,
     ),
-    "with a worker in a lookup": ("threading.Thread(target=look_up).start(); sys.exit(7)", 7),
+    "with a worker in a lookup": (
+        "threading.Thread(target=look_up).start(); started.wait(); sys.exit(7)",
+        7,
+    ),
     "with a worker in iter_peers": (
         """
 def iterate():
     print("ready")
+    started.set()
     for peer in swarm.iter_peers(bytes(32), timeout=60):
         pass
 threading.Thread(target=iterate, daemon=True).start()
+started.wait()
 """,
         0,
     ),
     "with a callback in a lookup": (
         """
-entered = threading.Event()
-def callback(*packet):
-    entered.set()
-    look_up()
-swarm.set_callback(callback)
+swarm.set_callback(lambda *packet: look_up())
 Swarm(host="127.0.0.1").send(*swarm.address, 20, b"hi")
-entered.wait()
+started.wait()
 sys.exit(8)
 """,
         8,

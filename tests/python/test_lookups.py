@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import RawNode, ScriptedNode, wait_until
-from kadepy import BootstrapError, Config, KadepyError, Node, Peer, RequestTimeout, Stats, Swarm
 
 import wire
+from conftest import RawNode, ScriptedNode, wait_until
+from kadepy import BootstrapError, Config, KadepyError, Node, Peer, RequestTimeout, Stats, Swarm
 from wire import Tag, Type
 
 TOPIC = bytes(range(32))

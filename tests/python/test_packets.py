@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from conftest import Child, RawNode, ScriptedNode, dropped_since, wait_until
-from kadepy import Config, Node, Peer, RequestTimeout, Swarm
 
 import wire
+from conftest import Child, RawNode, ScriptedNode, dropped_since, wait_until
+from kadepy import Config, Node, Peer, RequestTimeout, Swarm
 from wire import Tag, Type
 
 ID = b"\x77" * 32

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import kadepy.swarm
 import pytest
+
+import kadepy.swarm
+import wire
 from conftest import Child, RawNode, ScriptedNode, can_bind, wait_until
 from kadepy import Config, Peer, RequestTimeout, Swarm
-
-import wire
 from wire import Tag, Type
 
 TOPIC = bytes(range(32))

@@ -1,0 +1,117 @@
+//! Working without the GIL, in such a way that Ctrl-C, the interpreter's exit and a fork find their
+//! way in.
+//!
+//! A thread that comes back for the GIL while the interpreter shuts down is killed inside CPython,
+//! and with Rust frames on its stack that aborts the process. So threads in here are counted; the
+//! exit waits for them, and lets none go without the GIL any more.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+use crate::node::CommandError;
+
+/// How often a blocked call looks for a signal: Ctrl-C is answered within this.
+pub const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+/// The longest that the interpreter's exit waits for threads to come back.
+const EXIT_MAX: Duration = Duration::from_secs(1);
+
+/// Threads that the exit waits for.
+static PRESENT: AtomicUsize = AtomicUsize::new(0);
+static IS_EXITING: AtomicBool = AtomicBool::new(false);
+
+/// Runs `work` without the GIL.
+pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    // Counted before the question, so that the exit either is seen here or sees this.
+    let _present = Present::enter();
+    if is_exiting() {
+        work()
+    } else {
+        py.detach(work)
+    }
+}
+
+/// Calls `step` without the GIL until it gives something; signals are answered in between.
+pub fn wait<T: Send>(
+    py: Python<'_>,
+    mut step: impl FnMut() -> Result<Option<T>, CommandError> + Send,
+) -> PyResult<T> {
+    loop {
+        if let Some(value) = detached(py, &mut step)? {
+            return Ok(value);
+        }
+        py.check_signals()?;
+    }
+}
+
+/// From now on nobody goes without the GIL; every node is to be closed.
+pub fn begin_exit() {
+    IS_EXITING.store(true, Ordering::SeqCst);
+}
+
+/// Whether the interpreter is shutting down.
+pub fn is_exiting() -> bool {
+    IS_EXITING.load(Ordering::SeqCst)
+}
+
+/// Waits, with a bound, for the threads that are in here; to be called without the GIL.
+pub fn wait_for_all() {
+    let deadline = Deadline::after(Some(EXIT_MAX));
+    while PRESENT.load(Ordering::SeqCst) > 0 && !deadline.is_over() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Forgets the threads that a fork has left in the parent.
+pub fn forget_all() {
+    PRESENT.store(0, Ordering::SeqCst);
+}
+
+/// A thread that the exit waits for, while it lives.
+pub struct Present;
+
+impl Present {
+    pub fn enter() -> Self {
+        PRESENT.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        PRESENT.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// When to give up.
+#[derive(Clone, Copy)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub fn after(timeout: Option<Duration>) -> Self {
+        Self(timeout.map(|timeout| now() + timeout))
+    }
+
+    pub fn left(self) -> Option<Duration> {
+        self.0.map(|at| at.saturating_duration_since(now()))
+    }
+
+    pub fn is_over(self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// How long to wait at a stretch.
+    pub fn patience(self) -> Duration {
+        self.left()
+            .map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a Python caller waits is the clock's business"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
