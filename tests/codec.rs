@@ -502,10 +502,7 @@ fn held(message: &Message<'_>, limit: usize) -> (usize, usize) {
         nodes: &message.nodes[..read.nodes.len()],
         ..*message
     };
-    assert_eq!(
-        (read.peers.to_vec(), read.nodes.to_vec()),
-        carried(&first)
-    );
+    assert_eq!((read.peers.to_vec(), read.nodes.to_vec()), carried(&first));
     (read.peers.len(), read.nodes.len())
 }
 

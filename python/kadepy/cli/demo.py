@@ -357,7 +357,7 @@ class _Canvas:
 
     def line(self, start: tuple[float, float], end: tuple[float, float], style: str) -> None:
         """Draw from dot to dot."""
-        length = math.ceil(math.dist(start, end))
+        length = max(1, math.ceil(math.dist(start, end)))
         for i in range(length + 1):
             share = i / length
             x = round(start[0] + (end[0] - start[0]) * share)

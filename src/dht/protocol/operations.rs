@@ -157,6 +157,7 @@ impl Engine {
             self.remove(op);
             return Err(Busy);
         }
+        self.end_overdue(now);
         Ok(op)
     }
 
@@ -249,6 +250,7 @@ impl Engine {
             refreshing: 0,
         };
         let op = self.begin_lookup(now, self.id, goal, timeout)?;
+        self.end_overdue(now);
         self.table.touch(now, &self.id);
         self.greet(now, op, out);
         self.advance(now, op, out);
@@ -360,7 +362,9 @@ impl Engine {
     }
 
     fn hold_or_launch(&mut self, now: Time, op: OpId, out: &mut Outbox) {
-        if self.is_joining() {
+        // With a timeout of zero it is over before any answer can come.
+        self.end_overdue(now);
+        if self.is_joining() && self.operations.contains_key(&op) {
             self.home.held.push(op);
         } else {
             self.launch(now, op, out);

@@ -1,0 +1,363 @@
+//! Manners towards strangers, from outside: tokens, allowances, whom and what to believe, and how fast
+//! candidates are asked.
+
+mod common;
+
+use std::time::Duration;
+
+use chacha20::ChaCha20Rng;
+use common::{id, public};
+use kadepy::dht::guard::{Guard, TOKEN_LEN};
+use kadepy::{Config, Contact, Endpoint, Legacy, NodeId, Time};
+use proptest::prelude::*;
+use rand_core::SeedableRng;
+
+const OWN: NodeId = NodeId::ZERO;
+const MICRO: Duration = Duration::from_micros(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn guard() -> Guard {
+    guard_of(1, &Config::default())
+}
+
+fn guard_of(seed: u64, config: &Config) -> Guard {
+    Guard::new(OWN, config, &mut ChaCha20Rng::seed_from_u64(seed))
+}
+
+fn with_legacy(legacy: Legacy) -> Guard {
+    guard_of(
+        1,
+        &Config {
+            legacy,
+            ..Config::default()
+        },
+    )
+}
+
+fn local() -> Endpoint {
+    Endpoint::new([192, 168, 0, 1], 4_000)
+}
+
+fn at(seconds: u64) -> Time {
+    Time::ZERO + Duration::from_secs(seconds)
+}
+
+/// The nearer to the own id the smaller `n` is.
+fn candidate(n: u16) -> Contact {
+    Contact {
+        id: id(n),
+        endpoint: public(n),
+    }
+}
+
+// Tokens
+
+#[test]
+fn a_token_holds_for_its_address_whatever_the_port() {
+    let guard = guard();
+    let token = guard.token(at(1), &public(1), &id(1));
+    assert!(guard.accepts_token(at(1), &public(1), &id(1), &token));
+    assert!(guard.accepts_token(at(1), &public(1).with_port(9), &id(1), &token));
+    assert!(!guard.accepts_token(at(1), &public(2), &id(1), &token));
+}
+
+#[test]
+fn a_token_holds_for_its_topic() {
+    let guard = guard();
+    let token = guard.token(at(1), &public(1), &id(1));
+    assert!(!guard.accepts_token(at(1), &public(1), &id(2), &token));
+}
+
+#[test]
+fn a_token_holds_for_its_epoch_of_5_minutes_and_the_next() {
+    let guard = guard();
+    for made in [at(0), at(300), Time::from_micros(at(600).as_micros() - 1)] {
+        let token = guard.token(made, &public(1), &id(1));
+        let epoch_start = made.as_micros() / at(300).as_micros() * at(300).as_micros();
+        let end = Time::from_micros(epoch_start) + 600 * SECOND;
+        let just_before = Time::from_micros(end.as_micros() - 1);
+        assert!(guard.accepts_token(just_before, &public(1), &id(1), &token));
+        assert!(!guard.accepts_token(end, &public(1), &id(1), &token));
+    }
+}
+
+#[test]
+fn a_token_of_the_future_is_refused() {
+    let guard = guard();
+    let token = guard.token(at(300), &public(1), &id(1));
+    assert!(!guard.accepts_token(at(299), &public(1), &id(1), &token));
+}
+
+#[test]
+fn a_token_of_another_node_is_refused() {
+    let token = guard_of(2, &Config::default()).token(at(1), &public(1), &id(1));
+    assert!(!guard().accepts_token(at(1), &public(1), &id(1), &token));
+}
+
+#[test]
+fn a_token_of_another_length_is_refused() {
+    let guard = guard();
+    let token = guard.token(at(1), &public(1), &id(1));
+    let longer = [&token[..], &[0]].concat();
+    for wrong in [&[], &token[..1], &token[..TOKEN_LEN - 1], &longer[..]] {
+        assert!(!guard.accepts_token(at(1), &public(1), &id(1), wrong));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_token_is_accepted_only_as_it_was_handed_out(
+        address in 0_u16..3,
+        topic in 0_u16..3,
+        made in 0_u64..2_000,
+        shown in 0_u64..2_000,
+        shown_address in 0_u16..3,
+        shown_topic in 0_u16..3,
+        flip in prop::option::of(0_usize..TOKEN_LEN * 8),
+    ) {
+        let guard = guard();
+        let mut token = guard.token(at(made), &public(address), &id(topic));
+        if let Some(bit) = flip {
+            token[bit / 8] ^= 1 << (bit % 8);
+        }
+        let is_in_time = shown / 300 == made / 300 || shown / 300 == made / 300 + 1;
+        prop_assert_eq!(
+            guard.accepts_token(at(shown), &public(shown_address), &id(shown_topic), &token),
+            flip.is_none() && (shown_address, shown_topic) == (address, topic) && is_in_time
+        );
+    }
+}
+
+// How much to answer, whom to trust, what to believe
+
+#[test]
+fn a_stranger_gets_three_times_what_it_sent_whatever_is_trusted() {
+    for legacy in [Legacy::Local, Legacy::Never, Legacy::Always] {
+        assert_eq!(with_legacy(legacy).allowance(&public(1), 65), 195);
+        assert!(with_legacy(legacy).allowance(&local(), 65) >= 1_200 + 47);
+    }
+}
+
+#[test]
+fn legacy_says_where_unproved_packets_are_trusted() {
+    for (legacy, trusts_local, trusts_public) in [
+        (Legacy::Local, true, false),
+        (Legacy::Never, false, false),
+        (Legacy::Always, true, true),
+    ] {
+        let guard = with_legacy(legacy);
+        assert_eq!(guard.trusts_legacy(&local()), trusts_local, "{legacy:?}");
+        assert_eq!(guard.trusts_legacy(&public(1)), trusts_public, "{legacy:?}");
+    }
+}
+
+#[test]
+fn the_local_addresses_are_those_that_no_router_carries() {
+    let local = [
+        "127.0.0.1",
+        "127.255.255.255",
+        "10.0.0.1",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.168.0.1",
+        "100.64.0.1",
+        "100.127.255.255",
+        "169.254.0.1",
+        "::1",
+        "fc00::1",
+        "fdff::1",
+        "fe80::1",
+        "febf::1",
+        "::ffff:10.0.0.1",
+    ];
+    let public = [
+        "126.255.255.255",
+        "128.0.0.1",
+        "9.255.255.255",
+        "11.0.0.1",
+        "172.15.0.1",
+        "172.32.0.1",
+        "192.167.0.1",
+        "192.169.0.1",
+        "100.63.0.1",
+        "100.128.0.1",
+        "169.253.0.1",
+        "169.255.0.1",
+        "::2",
+        "fbff::1",
+        "fec0::1",
+        "2001:db8::1",
+        "::ffff:20.0.0.1",
+    ];
+    let endpoint = |ip: &str| Endpoint::new(ip.parse::<std::net::IpAddr>().expect("an address"), 1);
+    for ip in local {
+        assert!(endpoint(ip).is_local(), "{ip}");
+    }
+    for ip in public {
+        assert!(!endpoint(ip).is_local(), "{ip}");
+    }
+}
+
+#[test]
+fn a_stranger_is_not_believed_about_local_addresses() {
+    assert!(!guard().believes(&local(), &public(1), true));
+    assert!(!guard().believes(&local(), &public(1), false));
+    assert!(guard().believes(&public(2), &public(1), true));
+    assert!(guard().believes(&public(2), &public(1), false));
+}
+
+#[test]
+fn a_local_node_of_v01_is_believed_about_local_addresses_only() {
+    let loopback = Endpoint::new([127, 0, 0, 1], 4_000);
+    let reversed = Endpoint::new([1, 0, 0, 127], 4_000);
+    assert!(guard().believes(&loopback, &local(), false));
+    assert!(guard().believes(&loopback, &local(), true));
+    assert!(!guard().believes(&reversed, &local(), false));
+    assert!(guard().believes(&public(2), &local(), true));
+}
+
+#[test]
+fn nobody_is_believed_about_an_address_that_nothing_can_be_sent_to() {
+    let unsendable = [
+        "0.0.0.0:1",
+        "0.1.2.3:1",
+        "224.0.0.1:1",
+        "239.255.255.255:1",
+        "240.0.0.1:1",
+        "255.255.255.255:1",
+        "20.0.0.1:0",
+        "[::]:1",
+        "[ff02::1]:1",
+        "[2001:db8::1]:0",
+        "[::ffff:0.0.0.0]:1",
+        "[::ffff:224.0.0.1]:1",
+    ];
+    for listed in unsendable {
+        let listed: std::net::SocketAddr = listed.parse().unwrap();
+        assert!(
+            !guard().believes(&listed.into(), &public(1), true),
+            "{listed}"
+        );
+        assert!(
+            !guard().believes(&listed.into(), &local(), true),
+            "{listed}"
+        );
+    }
+}
+
+// Candidates
+
+#[test]
+fn the_nearest_candidate_is_asked_first() {
+    let mut guard = guard();
+    for n in [5, 2, 9, 7] {
+        assert!(guard.candidates().push(candidate(n)));
+        guard.check_invariants();
+    }
+    let order: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
+    assert_eq!(order, [2, 5, 7, 9].map(candidate));
+    assert_eq!(guard.candidates().next_at(), None);
+}
+
+#[test]
+fn an_address_or_an_id_waits_once() {
+    let mut guard = guard();
+    assert!(guard.candidates().push(candidate(1)));
+    assert!(guard.candidates().push(Contact {
+        id: id(2),
+        ..candidate(1)
+    }));
+    assert!(guard.candidates().push(Contact {
+        endpoint: public(3),
+        ..candidate(1)
+    }));
+    guard.check_invariants();
+    let waiting: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
+    assert_eq!(waiting, [candidate(1)]);
+    assert!(guard.candidates().push(Contact {
+        id: id(2),
+        ..candidate(1)
+    }));
+    assert!(
+        guard.candidates().next(at(0)).is_some(),
+        "whoever was asked may come again"
+    );
+}
+
+#[test]
+fn a_full_queue_leaves_the_farthest_out() {
+    let mut guard = guard();
+    for n in 1..=256 {
+        assert!(guard.candidates().push(candidate(n)));
+    }
+    assert!(
+        !guard.candidates().push(candidate(300)),
+        "it is the farthest itself"
+    );
+    assert!(
+        !guard.candidates().push(candidate(0)),
+        "another is left out for it"
+    );
+    guard.check_invariants();
+    let waiting: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
+    assert_eq!(waiting, (0..256).map(candidate).collect::<Vec<_>>());
+    assert!(
+        guard.candidates().push(candidate(256)),
+        "whoever was left out may come again"
+    );
+}
+
+#[test]
+fn candidates_are_asked_as_soon_as_the_rate_allows() {
+    let mut guard = guard();
+    for n in 0..25 {
+        guard.candidates().push(candidate(n));
+    }
+    for (start, asked) in [(3, 10), (4, 10), (5, 5)] {
+        assert!(guard.candidates().next_at() <= Some(at(start)));
+        for _ in 0..asked {
+            assert!(guard.candidates().next(at(start)).is_some());
+            guard.candidates().asked(at(start));
+        }
+        assert_eq!(guard.candidates().next(at(start)), None);
+    }
+    assert_eq!(guard.candidates().next_at(), None);
+}
+
+#[test]
+fn whoever_is_passed_over_does_not_count_against_the_rate() {
+    let mut guard = guard();
+    for n in 0..30 {
+        guard.candidates().push(candidate(n));
+    }
+    for _ in 0..20 {
+        assert!(guard.candidates().next(at(0)).is_some());
+    }
+    assert_eq!(guard.candidates().next_at(), Some(Time::ZERO));
+}
+
+proptest! {
+    #[test]
+    fn at_most_ten_candidates_are_asked_in_any_one_second(
+        waits in prop::collection::vec(0_u64..400_000, 0..100),
+    ) {
+        let mut guard = guard();
+        let mut now = Time::ZERO;
+        let mut asked: Vec<Time> = Vec::new();
+        for (n, wait) in (0_u16..).zip(waits) {
+            for more in 0..5 {
+                guard.candidates().push(candidate(n * 5 + more));
+            }
+            now = now + MICRO * u32::try_from(wait).expect("a short wait");
+            while guard.candidates().next(now).is_some() {
+                guard.candidates().asked(now);
+                asked.push(now);
+            }
+            guard.check_invariants();
+            prop_assert!(guard.candidates().next_at().is_none_or(|at| at > now));
+        }
+        for eleven in asked.windows(11) {
+            prop_assert!(eleven[10] - eleven[0] >= SECOND);
+        }
+    }
+}
