@@ -10,19 +10,13 @@ fn main() {
 }
 
 fn contacts() -> Vec<Contact> {
-    let contact = |i: u8| Contact {
-        id: NodeId([i; 32]),
-        endpoint: Endpoint::new([50, 0, i, 1], 4_000),
-    };
+    let contact =
+        |i: u8| Contact { id: NodeId([i; 32]), endpoint: Endpoint::new([50, 0, i, 1], 4_000) };
     (1..=20).map(contact).collect()
 }
 
 fn trailer(endpoint: Option<Endpoint>) -> Option<Trailer<'static>> {
-    Some(Trailer {
-        txid: Some(TxId([7; 8])),
-        endpoint,
-        ..Trailer::default()
-    })
+    Some(Trailer { txid: Some(TxId([7; 8])), endpoint, ..Trailer::default() })
 }
 
 fn encoded(message: &Message<'_>) -> Vec<u8> {
@@ -48,37 +42,27 @@ fn write(bencher: Bencher<'_, '_>, message: &Message<'_>) {
 
 #[divan::bench]
 fn read_ping(bencher: Bencher<'_, '_>) {
-    read(
-        bencher,
-        &encoded(&Message::new(NodeId([1; 32]), Body::Ping, trailer(None))),
-    );
+    read(bencher, &encoded(&Message::new(NodeId([1; 32]), Body::Ping, trailer(None))));
 }
 
 #[divan::bench]
 fn read_found_nodes_of_20(bencher: Bencher<'_, '_>) {
     let nodes = contacts();
-    let reply = Message {
-        nodes: &nodes,
-        ..Message::new(NodeId([1; 32]), Body::FoundNodes, trailer(None))
-    };
+    let reply =
+        Message { nodes: &nodes, ..Message::new(NodeId([1; 32]), Body::FoundNodes, trailer(None)) };
     read(bencher, &encoded(&reply));
 }
 
 #[divan::bench]
 fn write_pong(bencher: Bencher<'_, '_>) {
     let endpoint = Some(Endpoint::new([50, 0, 0, 1], 4_000));
-    write(
-        bencher,
-        &Message::new(NodeId([1; 32]), Body::Pong, trailer(endpoint)),
-    );
+    write(bencher, &Message::new(NodeId([1; 32]), Body::Pong, trailer(endpoint)));
 }
 
 #[divan::bench]
 fn write_found_nodes_of_20(bencher: Bencher<'_, '_>) {
     let nodes = contacts();
-    let reply = Message {
-        nodes: &nodes,
-        ..Message::new(NodeId([1; 32]), Body::FoundNodes, trailer(None))
-    };
+    let reply =
+        Message { nodes: &nodes, ..Message::new(NodeId([1; 32]), Body::FoundNodes, trailer(None)) };
     write(bencher, &reply);
 }

@@ -21,18 +21,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..NODES {
         let node = Node::start("127.0.0.1:0".parse()?, None, Config::default())?;
         if let Some(first) = nodes.first() {
-            node.join(vec![first.address().into()], Some(PATIENCE))?
-                .wait(PATIENCE)?;
+            node.join(vec![first.address().into()], Some(PATIENCE))?.wait(PATIENCE)?;
         }
         nodes.push(node);
     }
     let joined = started.elapsed();
 
     let sent = |nodes: &[Node]| -> Result<u64, kadepy::node::CommandError> {
-        nodes
-            .iter()
-            .map(|node| Ok(node.stats()?.counters.packets_out.iter().sum::<u64>()))
-            .sum()
+        nodes.iter().map(|node| Ok(node.stats()?.counters.packets_out.iter().sum::<u64>())).sum()
     };
     let sent_before = sent(&nodes)?;
     let (mut exact, mut found_of_20, mut times) = (0, 0, Vec::new());
@@ -45,11 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let Some(Reply::Done(Outcome::Nodes(found))) = reply else {
             return Err("a lookup ended as another operation does".into());
         };
-        let mut truth: Vec<NodeId> = nodes
-            .iter()
-            .map(Node::id)
-            .filter(|id| *id != asker.id())
-            .collect();
+        let mut truth: Vec<NodeId> =
+            nodes.iter().map(Node::id).filter(|id| *id != asker.id()).collect();
         truth.sort_by_key(|id| id.distance(&target));
         truth.truncate(20);
         exact += usize::from(found.iter().map(|node| node.id).eq(truth.iter().copied()));
@@ -57,24 +50,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     times.sort();
     let share = |part: usize, of: usize| 100.0 * part as f64 / of as f64;
-    println!(
-        "{NODES} nodes joined one after the other in {:.2} s",
-        joined.as_secs_f64()
-    );
+    println!("{NODES} nodes joined one after the other in {:.2} s", joined.as_secs_f64());
     println!("{LOOKUPS} lookups");
     println!("  exactly the 20 nearest  {:6.1} %", share(exact, LOOKUPS));
-    println!(
-        "  of the true 20          {:6.1} %",
-        share(found_of_20, 20 * LOOKUPS)
-    );
-    println!(
-        "  median                  {:6.2} ms",
-        times[LOOKUPS / 2].as_secs_f64() * 1e3
-    );
-    println!(
-        "  90th percentile         {:6.2} ms",
-        times[LOOKUPS * 9 / 10].as_secs_f64() * 1e3
-    );
+    println!("  of the true 20          {:6.1} %", share(found_of_20, 20 * LOOKUPS));
+    println!("  median                  {:6.2} ms", times[LOOKUPS / 2].as_secs_f64() * 1e3);
+    println!("  90th percentile         {:6.2} ms", times[LOOKUPS * 9 / 10].as_secs_f64() * 1e3);
     println!(
         "  datagrams a lookup      {:6.1}",
         (sent(&nodes)? - sent_before) as f64 / LOOKUPS as f64

@@ -23,10 +23,7 @@ fn closest_20(bencher: Bencher<'_, '_>, ids_seen: u32) {
     let mut table = Table::new(Time::ZERO, random_id(), &Config::default());
     for index in 0..ids_seen {
         let [a, b, c, d] = (0x3200_0000 + index).to_be_bytes();
-        let contact = Contact {
-            id: random_id(),
-            endpoint: Endpoint::new([a, b, c, d], 4_000),
-        };
+        let contact = Contact { id: random_id(), endpoint: Endpoint::new([a, b, c, d], 4_000) };
         let _ = table.answered(Time::ZERO, contact, Duration::from_millis(1));
     }
     let targets: Vec<NodeId> = (0..1_024).map(|_| random_id()).collect();

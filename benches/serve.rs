@@ -52,17 +52,11 @@ fn compare() -> Outcome<()> {
     let topic = NodeId::of_topic(b"serve");
     announce(node.address, topic, 32)?;
     let targets = (0..1_024_u32).map(|i| NodeId::of_topic(&i.to_be_bytes()));
-    let find_nodes = targets
-        .map(|target| packet(Body::FindNode { target }))
-        .collect();
+    let find_nodes = targets.map(|target| packet(Body::FindNode { target })).collect();
     let loads = [
         load("PING", node.address, vec![packet(Body::Ping)])?,
         load("FIND_NODE, 20 nodes", node.address, find_nodes)?,
-        load(
-            "GET_PEERS, 32 peers",
-            node.address,
-            vec![packet(Body::GetPeers { topic })],
-        )?,
+        load("GET_PEERS, 32 peers", node.address, vec![packet(Body::GetPeers { topic })])?,
     ];
 
     println!(
@@ -80,11 +74,7 @@ fn compare() -> Outcome<()> {
             costs.sort_by(f64::total_cmp);
             costs[ROUNDS / 2]
         });
-        println!(
-            "{:22} {ours:6.2} µs {floor:6.2} µs {:7.2}",
-            load.name,
-            ours / floor
-        );
+        println!("{:22} {ours:6.2} µs {floor:6.2} µs {:7.2}", load.name, ours / floor);
     }
     drop(network);
     Ok(())
@@ -96,11 +86,7 @@ fn load(name: &'static str, server: SocketAddr, packets: Vec<Vec<u8>>) -> Outcom
     socket.send_to(&packets[0], server)?;
     let mut answer = [0; 2_048];
     let answer_len = socket.recv(&mut answer)?;
-    Ok(Load {
-        name,
-        packets,
-        answer_len,
-    })
+    Ok(Load { name, packets, answer_len })
 }
 
 /// Microseconds of the server's CPU time for one answer.
@@ -142,8 +128,7 @@ fn populate(server: SocketAddr) -> Outcome<Vec<Node>> {
     (0..100)
         .map(|_| {
             let node = Node::start("127.0.0.1:0".parse()?, None, Config::default())?;
-            node.join(vec![server.into()], Some(PATIENCE))?
-                .wait(PATIENCE)?;
+            node.join(vec![server.into()], Some(PATIENCE))?.wait(PATIENCE)?;
             Ok(node)
         })
         .collect()
@@ -178,16 +163,10 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let stdout = process
-            .stdout
-            .take()
-            .ok_or("a server without standard output")?;
+        let stdout = process.stdout.take().ok_or("a server without standard output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        Ok(Self {
-            process,
-            address: line.trim().parse()?,
-        })
+        Ok(Self { process, address: line.trim().parse()? })
     }
 
     /// The CPU time of all its threads so far, from the scheduler's own count in nanoseconds.
@@ -195,11 +174,8 @@ impl Server {
         let mut nanoseconds = 0;
         for task in std::fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
             let times = std::fs::read_to_string(task?.path().join("schedstat"))?;
-            nanoseconds += times
-                .split_whitespace()
-                .next()
-                .ok_or("an empty schedstat")?
-                .parse::<u64>()?;
+            nanoseconds +=
+                times.split_whitespace().next().ok_or("an empty schedstat")?.parse::<u64>()?;
         }
         Ok(Duration::from_nanos(nanoseconds))
     }

@@ -178,10 +178,6 @@ fn check_range<T: Tunable>(
     Err(ConfigError {
         field,
         value: value.show(),
-        allowed: format!(
-            "from {} to {}",
-            allowed.start().show(),
-            allowed.end().show()
-        ),
+        allowed: format!("from {} to {}", allowed.start().show(), allowed.end().show()),
     })
 }

@@ -140,20 +140,10 @@ impl Node {
         let seed = random::bytes()?;
         let reactor = Reactor::bind(address, config.receive_buffer)?;
         let link = Arc::clone(reactor.link());
-        let engine = Engine::new(
-            Time::ZERO,
-            id,
-            link.address().into(),
-            Arc::new(config),
-            seed,
-        );
+        let engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
         let (thread_lives, thread_ended) = bounded(0);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                engine,
-                waiters: BTreeMap::new(),
-                wakes_at: None,
-            }),
+            state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
             link,
             notices: OnceLock::new(),
             wants_log: AtomicBool::new(false),
@@ -163,11 +153,7 @@ impl Node {
             thread_ended,
         });
         let thread = reactor.spawn(Arc::clone(&shared))?;
-        Ok(Self {
-            shared,
-            thread: Mutex::new(Some(thread)),
-            id,
-        })
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
     }
 
     /// The node's id.
@@ -262,8 +248,7 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn expect_seeds(&self) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, _, _| state.engine.expect_seeds())
+        self.shared.command(|state, _, _| state.engine.expect_seeds())
     }
 
     /// See [`Engine::stay_joined`].
@@ -272,8 +257,7 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn stay_joined(&self, seeds: Vec<Endpoint>) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, now, _| state.engine.stay_joined(now, seeds))
+        self.shared.command(|state, now, _| state.engine.stay_joined(now, seeds))
     }
 
     /// See [`Engine::fire`].
@@ -282,8 +266,7 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn fire(&self, to: Endpoint, question: Question) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, now, out| state.engine.fire(now, to, question, out))
+        self.shared.command(|state, now, out| state.engine.fire(now, to, question, out))
     }
 
     /// See [`Engine::announce_to`].
@@ -297,8 +280,7 @@ impl Node {
         topic: NodeId,
         port: Option<u16>,
     ) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, now, out| state.engine.announce_to(now, to, topic, port, out))
+        self.shared.command(|state, now, out| state.engine.announce_to(now, to, topic, port, out))
     }
 
     /// See [`Engine::send`].
@@ -307,8 +289,7 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn send(&self, to: Endpoint, kind: u8, payload: &[u8]) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, _, out| state.engine.send(to, kind, payload, out))
+        self.shared.command(|state, _, out| state.engine.send(to, kind, payload, out))
     }
 
     /// See [`Engine::clean_storage`].
@@ -317,8 +298,7 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn clean_storage(&self, age: Duration) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, now, _| state.engine.clean_storage(now, age))
+        self.shared.command(|state, now, _| state.engine.clean_storage(now, age))
     }
 
     /// Whether this node's socket can send to `endpoint`.
@@ -333,15 +313,7 @@ impl Node {
     /// See [`Node::ping`].
     pub fn entries(&self) -> Result<Vec<Entry>, CommandError> {
         self.check_open()?;
-        Ok(self
-            .shared
-            .state
-            .lock()
-            .engine
-            .table()
-            .entries()
-            .copied()
-            .collect())
+        Ok(self.shared.state.lock().engine.table().entries().copied().collect())
     }
 
     /// What the node did so far and holds now; also of a closed node.
@@ -353,12 +325,7 @@ impl Node {
         if let Err(CommandError::Forked) = self.check_open() {
             return Err(CommandError::Forked);
         }
-        let mut stats = self
-            .shared
-            .state
-            .lock()
-            .engine
-            .stats(self.shared.link.now());
+        let mut stats = self.shared.state.lock().engine.stats(self.shared.link.now());
         let (sending, receiving) = self.shared.link.failures();
         stats.counters.refused[Refusal::Send as usize] += sending;
         stats.counters.refused[Refusal::Receive as usize] += receiving;
@@ -371,19 +338,14 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn observe(&self, every_packet: bool) -> Result<(), CommandError> {
-        self.shared
-            .command(|state, _, _| state.engine.observe(every_packet))
+        self.shared.command(|state, _, _| state.engine.observe(every_packet))
     }
 
     /// Opens the queue of notices, for at most `cap` of them.
     pub fn open_notices(&self, cap: usize) {
         self.shared.notices.get_or_init(|| {
             let (sender, receiver) = bounded(cap);
-            Notices {
-                sender,
-                receiver,
-                dropped: AtomicU64::new(0),
-            }
+            Notices { sender, receiver, dropped: AtomicU64::new(0) }
         });
     }
 
@@ -401,19 +363,13 @@ impl Node {
         if self.is_closed() {
             return Vec::new();
         }
-        first
-            .into_iter()
-            .chain(notices.receiver.try_iter())
-            .take(max)
-            .collect()
+        first.into_iter().chain(notices.receiver.try_iter()).take(max).collect()
     }
 
     /// Notices that wait, and those that were dropped because too many did.
     pub fn notices_waiting(&self) -> (usize, u64) {
         let notices = self.shared.notices.get();
-        notices.map_or((0, 0), |n| {
-            (n.receiver.len(), n.dropped.load(Ordering::Relaxed))
-        })
+        notices.map_or((0, 0), |n| (n.receiver.len(), n.dropped.load(Ordering::Relaxed)))
     }
 
     /// Ends the thread, frees the port and releases every caller that waits, within two seconds.
@@ -434,10 +390,7 @@ impl Node {
 
     /// Waits until the node is closed, at most for `patience`; whether it is.
     pub fn wait_closed(&self, patience: Duration) -> bool {
-        !matches!(
-            self.shared.thread_ended.recv_timeout(patience),
-            Err(RecvTimeoutError::Timeout)
-        )
+        !matches!(self.shared.thread_ended.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
     }
 
     /// Marks this as the copy of a node in a forked child: from now on nothing is touched.
@@ -461,11 +414,7 @@ impl Node {
             state.waiters.insert(op, sender);
             Ok::<_, Busy>(op)
         })??;
-        Ok(Pending {
-            op,
-            replies,
-            shared: Arc::clone(&self.shared),
-        })
+        Ok(Pending { op, replies, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -607,10 +556,7 @@ impl Host for Shared {
     fn ended(&self, panicked: bool) {
         if panicked {
             self.is_closed.store(true, Ordering::Release);
-            self.log(
-                Level::Error,
-                "the node stopped by a bug in KadePy; please report it".into(),
-            );
+            self.log(Level::Error, "the node stopped by a bug in KadePy; please report it".into());
             self.notify(Notice::Closed);
         }
         self.state.lock().waiters.clear();
@@ -632,13 +578,11 @@ impl State {
             match event {
                 Event::Peers { op, peers } => {
                     let sender = self.waiters.get(&op).cloned();
-                    news.replies
-                        .extend(sender.map(|sender| (sender, Reply::Peers(peers))));
+                    news.replies.extend(sender.map(|sender| (sender, Reply::Peers(peers))));
                 }
                 Event::Done { op, outcome } => {
                     let sender = self.waiters.remove(&op);
-                    news.replies
-                        .extend(sender.map(|sender| (sender, Reply::Done(outcome))));
+                    news.replies.extend(sender.map(|sender| (sender, Reply::Done(outcome))));
                 }
                 Event::Packet { from, datagram } => {
                     news.notices.push(Notice::Packet { from, datagram })

@@ -30,10 +30,7 @@ fn v6(last: u16) -> Endpoint {
 }
 
 fn node(id: u8, endpoint: Endpoint) -> Contact {
-    Contact {
-        id: NodeId([id; 32]),
-        endpoint,
-    }
+    Contact { id: NodeId([id; 32]), endpoint }
 }
 
 fn plain(body: Body<'_>) -> Message<'_> {
@@ -41,13 +38,7 @@ fn plain(body: Body<'_>) -> Message<'_> {
 }
 
 fn with_txid(body: Body<'_>) -> Message<'_> {
-    with_trailer(
-        body,
-        Trailer {
-            txid: Some(TXID),
-            ..Trailer::default()
-        },
-    )
+    with_trailer(body, Trailer { txid: Some(TXID), ..Trailer::default() })
 }
 
 fn with_trailer<'a>(body: Body<'a>, trailer: Trailer<'a>) -> Message<'a> {
@@ -71,18 +62,12 @@ fn golden(packet: &str, message: Message<'_>) {
 /// For packets that others may send and this node does not.
 #[track_caller]
 fn reads_as(packet: &str, message: Message<'_>) {
-    assert_eq!(
-        native::decode(&hex(packet), &mut Lists::default()),
-        Ok(message)
-    );
+    assert_eq!(native::decode(&hex(packet), &mut Lists::default()), Ok(message));
 }
 
 #[track_caller]
 fn refused(packet: &str, error: DecodeError) {
-    assert_eq!(
-        native::decode(&hex(packet), &mut Lists::default()),
-        Err(error)
-    );
+    assert_eq!(native::decode(&hex(packet), &mut Lists::default()), Err(error));
 }
 
 // Golden packets
@@ -90,24 +75,15 @@ fn refused(packet: &str, error: DecodeError) {
 #[test]
 fn ping() {
     golden("00 11*32", plain(Body::Ping));
-    golden(
-        "00 11*32 4B 50 01",
-        with_trailer(Body::Ping, Trailer::default()),
-    );
-    golden(
-        "00 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8",
-        with_txid(Body::Ping),
-    );
+    golden("00 11*32 4B 50 01", with_trailer(Body::Ping, Trailer::default()));
+    golden("00 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8", with_txid(Body::Ping));
 }
 
 #[test]
 fn pong() {
     golden("01 11*32", plain(Body::Pong));
-    let seen_at = |endpoint| Trailer {
-        txid: Some(TXID),
-        endpoint: Some(endpoint),
-        ..Trailer::default()
-    };
+    let seen_at =
+        |endpoint| Trailer { txid: Some(TXID), endpoint: Some(endpoint), ..Trailer::default() };
     golden(
         "01 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8 06 00 06 CB 00 71 07 1F 90",
         with_trailer(Body::Pong, seen_at(v4(7))),
@@ -122,22 +98,10 @@ fn pong() {
 fn find_node() {
     let body = Body::FindNode { target: TOPIC };
     golden("02 11*32 22*32", plain(body));
-    let want = |v4, v6| Trailer {
-        want: Some(Want { v4, v6 }),
-        ..Trailer::default()
-    };
-    golden(
-        "02 11*32 22*32 4B 50 01 09 00 01 01",
-        with_trailer(body, want(true, false)),
-    );
-    golden(
-        "02 11*32 22*32 4B 50 01 09 00 01 02",
-        with_trailer(body, want(false, true)),
-    );
-    golden(
-        "02 11*32 22*32 4B 50 01 09 00 01 03",
-        with_trailer(body, want(true, true)),
-    );
+    let want = |v4, v6| Trailer { want: Some(Want { v4, v6 }), ..Trailer::default() };
+    golden("02 11*32 22*32 4B 50 01 09 00 01 01", with_trailer(body, want(true, false)));
+    golden("02 11*32 22*32 4B 50 01 09 00 01 02", with_trailer(body, want(false, true)));
+    golden("02 11*32 22*32 4B 50 01 09 00 01 03", with_trailer(body, want(true, true)));
 }
 
 #[test]
@@ -146,29 +110,20 @@ fn found_nodes() {
     let nodes = [node(0xA1, v4(1)), node(0xA2, v4(2))];
     golden(
         "03 11*32 02 A1*32 CB 00 71 01 1F 90 A2*32 CB 00 71 02 1F 90",
-        Message {
-            nodes: &nodes,
-            ..plain(Body::FoundNodes)
-        },
+        Message { nodes: &nodes, ..plain(Body::FoundNodes) },
     );
     let nodes = [node(0xA1, v4(1)), node(0xA6, v6(6)), node(0xA7, v6(7))];
     golden(
         "03 11*32 01 A1*32 CB 00 71 01 1F 90
          4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8
          04 00 64 A6*32 20 01 0D B8 00*10 00 06 1F 90 A7*32 20 01 0D B8 00*10 00 07 1F 90",
-        Message {
-            nodes: &nodes,
-            ..with_txid(Body::FoundNodes)
-        },
+        Message { nodes: &nodes, ..with_txid(Body::FoundNodes) },
     );
 }
 
 #[test]
 fn announce_peer() {
-    let body = Body::AnnouncePeer {
-        topic: TOPIC,
-        port: 4000,
-    };
+    let body = Body::AnnouncePeer { topic: TOPIC, port: 4000 };
     golden("04 11*32 22*32 0F A0", plain(body));
     let trailer = Trailer {
         txid: Some(TXID),
@@ -186,11 +141,7 @@ fn announce_peer() {
 fn get_peers() {
     let body = Body::GetPeers { topic: TOPIC };
     golden("05 11*32 22*32", plain(body));
-    let trailer = Trailer {
-        read_only: true,
-        agent: Some("kadepy"),
-        ..Trailer::default()
-    };
+    let trailer = Trailer { read_only: true, agent: Some("kadepy"), ..Trailer::default() };
     golden(
         "05 11*32 22*32 4B 50 01 07 00 01 01 0A 00 06 6B 61 64 65 70 79",
         with_trailer(body, trailer),
@@ -203,10 +154,7 @@ fn peers() {
     golden("06 11*32 22*32 00", plain(body));
     golden(
         "06 11*32 22*32 02 CB 00 71 01 1F 90 CB 00 71 02 1F 90",
-        Message {
-            peers: &[v4(1), v4(2)],
-            ..plain(body)
-        },
+        Message { peers: &[v4(1), v4(2)], ..plain(body) },
     );
     let trailer = Trailer {
         txid: Some(TXID),
@@ -242,28 +190,16 @@ fn error() {
     golden("08 11*32 01 00", plain(Body::Error { code: 1, text: "" }));
     golden(
         "08 11*32 02 05 66 C3 BC 6C 6C 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8",
-        with_txid(Body::Error {
-            code: 2,
-            text: "füll",
-        }),
+        with_txid(Body::Error { code: 2, text: "füll" }),
     );
 }
 
 #[test]
 fn application_messages_are_payload_to_the_end() {
-    golden(
-        "10 11*32",
-        plain(Body::Application {
-            kind: 16,
-            payload: &[],
-        }),
-    );
+    golden("10 11*32", plain(Body::Application { kind: 16, payload: &[] }));
     golden(
         "FF 11*32 4B 50 01 01 00 08 C1",
-        plain(Body::Application {
-            kind: 255,
-            payload: &[0x4B, 0x50, 1, 1, 0, 8, 0xC1],
-        }),
+        plain(Body::Application { kind: 255, payload: &[0x4B, 0x50, 1, 1, 0, 8, 0xC1] }),
     );
 }
 
@@ -271,11 +207,7 @@ fn application_messages_are_payload_to_the_end() {
 
 #[test]
 fn fields_come_in_any_order() {
-    let trailer = Trailer {
-        txid: Some(TXID),
-        token: Some(&[0x77]),
-        ..Trailer::default()
-    };
+    let trailer = Trailer { txid: Some(TXID), token: Some(&[0x77]), ..Trailer::default() };
     reads_as(
         "00 11*32 4B 50 01 02 00 01 77 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8",
         with_trailer(Body::Ping, trailer),
@@ -292,25 +224,13 @@ fn padding_and_unknown_tags_are_skipped() {
 
 #[test]
 fn unknown_bits_of_flags_and_want_are_skipped() {
-    let trailer = Trailer {
-        want: Some(Want {
-            v4: false,
-            v6: false,
-        }),
-        ..Trailer::default()
-    };
-    reads_as(
-        "00 11*32 4B 50 01 07 00 01 FC 09 00 01 FC",
-        with_trailer(Body::Ping, trailer),
-    );
+    let trailer = Trailer { want: Some(Want { v4: false, v6: false }), ..Trailer::default() };
+    reads_as("00 11*32 4B 50 01 07 00 01 FC 09 00 01 FC", with_trailer(Body::Ping, trailer));
 }
 
 #[test]
 fn an_agent_that_is_no_text_is_left_out() {
-    reads_as(
-        "00 11*32 4B 50 01 0A 00 02 FF FE",
-        with_trailer(Body::Ping, Trailer::default()),
-    );
+    reads_as("00 11*32 4B 50 01 0A 00 02 FF FE", with_trailer(Body::Ping, Trailer::default()));
 }
 
 #[test]
@@ -357,10 +277,7 @@ fn bytes_behind_the_body_that_are_no_trailer_are_those_of_v01() {
     reads_as("00 11*32 4B 50 02 01 00 08", plain(Body::Ping));
     reads_as("02 11*32 22*32 AA", plain(Body::FindNode { target: TOPIC }));
     reads_as("03 11*32 00 AA", plain(Body::FoundNodes));
-    reads_as(
-        "08 11*32 01 00 AA",
-        plain(Body::Error { code: 1, text: "" }),
-    );
+    reads_as("08 11*32 01 00 AA", plain(Body::Error { code: 1, text: "" }));
 }
 
 #[test]
@@ -368,10 +285,7 @@ fn more_nodes_than_20_are_all_read() {
     let nodes = [node(0xA1, v4(1)); 32];
     reads_as(
         &format!("03 11*32 20 {}", "A1*32 CB 00 71 01 1F 90 ".repeat(32)),
-        Message {
-            nodes: &nodes,
-            ..plain(Body::FoundNodes)
-        },
+        Message { nodes: &nodes, ..plain(Body::FoundNodes) },
     );
 }
 
@@ -386,10 +300,7 @@ fn shorter_than_a_header_is_refused() {
 
 #[test]
 fn longer_than_1280_bytes_is_refused() {
-    let body = Body::Application {
-        kind: 16,
-        payload: &[0; MAX_READ - 33],
-    };
+    let body = Body::Application { kind: 16, payload: &[0; MAX_READ - 33] };
     reads_as("10 11*32 00*1247", plain(body));
     refused("10 11*32 00*1248", DecodeError::Oversize);
     refused("10 11*32 00*65474", DecodeError::Oversize);
@@ -407,13 +318,7 @@ fn a_cut_body_is_refused() {
     for kind in ["02", "05", "07"] {
         refused(&format!("{kind} 11*32 22*31"), DecodeError::Body);
     }
-    for packet in [
-        "03 11*32",
-        "04 11*32 22*32 0F",
-        "06 11*32 22*32",
-        "08 11*32",
-        "08 11*32 01",
-    ] {
+    for packet in ["03 11*32", "04 11*32 22*32 0F", "06 11*32 22*32", "08 11*32", "08 11*32 01"] {
         refused(packet, DecodeError::Body);
     }
 }
@@ -431,13 +336,7 @@ fn a_count_above_the_body_is_refused() {
 #[test]
 fn an_error_text_is_utf8_of_at_most_100_bytes() {
     let text = "f".repeat(100);
-    reads_as(
-        "08 11*32 01 64 66*100",
-        plain(Body::Error {
-            code: 1,
-            text: &text,
-        }),
-    );
+    reads_as("08 11*32 01 64 66*100", plain(Body::Error { code: 1, text: &text }));
     refused("08 11*32 01 65 66*101", DecodeError::Body);
     refused("08 11*32 01 02 C3 28", DecodeError::Body);
 }
@@ -448,23 +347,14 @@ fn a_field_that_is_cut_is_refused() {
     refused("00 11*32 4B 50 01 01 00", DecodeError::Trailer);
     refused("00 11*32 4B 50 01 63 00 01", DecodeError::Trailer);
     refused("00 11*32 4B 50 01 08 FF FF 00", DecodeError::Trailer);
-    refused(
-        "00 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7",
-        DecodeError::Trailer,
-    );
+    refused("00 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7", DecodeError::Trailer);
 }
 
 #[test]
 fn a_tag_given_twice_is_refused() {
-    refused(
-        "00 11*32 4B 50 01 01 00 08 C1*8 01 00 08 C1*8",
-        DecodeError::Trailer,
-    );
+    refused("00 11*32 4B 50 01 01 00 08 C1*8 01 00 08 C1*8", DecodeError::Trailer);
     refused("00 11*32 4B 50 01 08 00 00 08 00 00", DecodeError::Trailer);
-    refused(
-        "00 11*32 4B 50 01 C8 00 00 63 00 00 C8 00 00",
-        DecodeError::Trailer,
-    );
+    refused("00 11*32 4B 50 01 C8 00 00 63 00 00 C8 00 00", DecodeError::Trailer);
 }
 
 #[test]
@@ -510,41 +400,23 @@ fn held(message: &Message<'_>, limit: usize) -> (usize, usize) {
 fn a_v01_request_of_65_bytes_gets_4_nodes_or_21_peers() {
     let nodes: Vec<Contact> = (0..20).map(|n| node(n, v4(n))).collect();
     let peers: Vec<Endpoint> = (0..64).map(v4).collect();
-    let found = Message {
-        nodes: &nodes,
-        ..plain(Body::FoundNodes)
-    };
-    let known = Message {
-        peers: &peers,
-        ..plain(Body::Peers { topic: TOPIC })
-    };
+    let found = Message { nodes: &nodes, ..plain(Body::FoundNodes) };
+    let known = Message { peers: &peers, ..plain(Body::Peers { topic: TOPIC }) };
     assert_eq!(held(&found, 3 * 65), (0, 4));
     assert_eq!(held(&known, 3 * 65), (21, 0));
 }
 
 #[test]
 fn peers_come_before_nodes_and_the_first_before_the_rest() {
-    let nodes: Vec<Contact> = (0..5)
-        .map(|n| node(n, v4(n)))
-        .chain([node(9, v6(9))])
-        .collect();
+    let nodes: Vec<Contact> = (0..5).map(|n| node(n, v4(n))).chain([node(9, v6(9))]).collect();
     let peers: Vec<Endpoint> = (0..5).map(v4).chain((5..8).map(v6)).collect();
-    let message = Message {
-        nodes: &nodes,
-        peers: &peers,
-        ..with_txid(Body::Peers { topic: TOPIC })
-    };
+    let message =
+        Message { nodes: &nodes, peers: &peers, ..with_txid(Body::Peers { topic: TOPIC }) };
     let mut last = (0, 0);
     for limit in 80..500 {
         let (peers_held, nodes_held) = held(&message, limit);
-        assert!(
-            peers_held >= last.0 && nodes_held >= last.1,
-            "more room holds no less"
-        );
-        assert!(
-            nodes_held == 0 || peers_held == peers.len(),
-            "a node before a peer"
-        );
+        assert!(peers_held >= last.0 && nodes_held >= last.1, "more room holds no less");
+        assert!(nodes_held == 0 || peers_held == peers.len(), "a node before a peer");
         last = (peers_held, nodes_held);
     }
     assert_eq!(last, (peers.len(), nodes.len()));
@@ -553,10 +425,7 @@ fn peers_come_before_nodes_and_the_first_before_the_rest() {
 #[test]
 fn a_nearer_node_of_one_family_is_not_left_out_for_a_farther_one_of_the_other() {
     let nodes = [node(1, v6(1)), node(2, v4(2))];
-    let message = Message {
-        nodes: &nodes,
-        ..with_txid(Body::FoundNodes)
-    };
+    let message = Message { nodes: &nodes, ..with_txid(Body::FoundNodes) };
     let without_lists = 33 + 1 + 14;
     assert_eq!(held(&message, without_lists + 38), (0, 0));
     assert_eq!(held(&message, without_lists + 53), (0, 1));
@@ -569,18 +438,9 @@ fn without_room_for_the_message_itself_nothing_is_written() {
         (plain(Body::Pong), 33),
         (with_txid(Body::Pong), 47),
         (plain(Body::FoundNodes), 34),
-        (
-            plain(Body::Error {
-                code: 1,
-                text: "full",
-            }),
-            39,
-        ),
+        (plain(Body::Error { code: 1, text: "full" }), 39),
     ] {
-        assert_eq!(
-            encoded(&message, len, 0).map(|bytes| bytes.len()),
-            Some(len)
-        );
+        assert_eq!(encoded(&message, len, 0).map(|bytes| bytes.len()), Some(len));
         let mut out = vec![0xEE];
         assert_eq!(native::encode(&message, len - 1, 0, &mut out), None);
         assert_eq!(out, [0xEE]);
@@ -591,23 +451,13 @@ fn without_room_for_the_message_itself_nothing_is_written() {
 fn no_datagram_is_above_1200_bytes() {
     let nodes: Vec<Contact> = (0..20).map(|n| node(n, v6(n.into()))).collect();
     let peers: Vec<Endpoint> = (0..64).map(v6).collect();
-    let message = Message {
-        nodes: &nodes,
-        peers: &peers,
-        ..with_txid(Body::Peers { topic: TOPIC })
-    };
+    let message =
+        Message { nodes: &nodes, peers: &peers, ..with_txid(Body::Peers { topic: TOPIC }) };
     let bytes = encoded(&message, usize::MAX, 0).unwrap();
     assert!((MAX_SENT - 18..=MAX_SENT).contains(&bytes.len()));
     let payload = [0; MAX_SENT - 33 + 1];
     assert_eq!(
-        encoded(
-            &plain(Body::Application {
-                kind: 16,
-                payload: &payload
-            }),
-            usize::MAX,
-            0
-        ),
+        encoded(&plain(Body::Application { kind: 16, payload: &payload }), usize::MAX, 0),
         None
     );
 }
@@ -615,17 +465,7 @@ fn no_datagram_is_above_1200_bytes() {
 #[test]
 fn an_error_text_above_100_bytes_is_not_written() {
     let text = "f".repeat(101);
-    assert_eq!(
-        encoded(
-            &plain(Body::Error {
-                code: 1,
-                text: &text
-            }),
-            MAX_SENT,
-            0
-        ),
-        None
-    );
+    assert_eq!(encoded(&plain(Body::Error { code: 1, text: &text }), MAX_SENT, 0), None);
 }
 
 // Padding
@@ -633,10 +473,7 @@ fn an_error_text_above_100_bytes_is_not_written() {
 #[test]
 fn padding_is_a_field_of_zeros() {
     let bytes = encoded(&with_txid(Body::Ping), MAX_SENT, 60).unwrap();
-    assert_eq!(
-        bytes,
-        hex("00 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8 08 00 0A 00*10")
-    );
+    assert_eq!(bytes, hex("00 11*32 4B 50 01 01 00 08 C1 C2 C3 C4 C5 C6 C7 C8 08 00 0A 00*10"));
 }
 
 #[test]
@@ -645,11 +482,7 @@ fn a_padded_message_is_at_least_as_long_as_asked_and_means_the_same() {
     for pad_to in 0..500 {
         let bytes = encoded(&message, MAX_SENT, pad_to).unwrap();
         // A field takes three bytes, so where one or two are missing it comes out longer.
-        assert!(
-            (pad_to..pad_to.max(79) + 3).contains(&bytes.len()),
-            "{pad_to}: {}",
-            bytes.len()
-        );
+        assert!((pad_to..pad_to.max(79) + 3).contains(&bytes.len()), "{pad_to}: {}", bytes.len());
         assert_eq!(native::decode(&bytes, &mut Lists::default()), Ok(message));
     }
 }
@@ -665,11 +498,7 @@ fn padding_stays_within_the_limit() {
     let message = with_txid(Body::FindNode { target: TOPIC });
     for limit in 79..100 {
         let bytes = encoded(&message, limit, limit).unwrap();
-        assert!(
-            bytes.len() <= limit,
-            "{} bytes where {limit} are allowed",
-            bytes.len()
-        );
+        assert!(bytes.len() <= limit, "{} bytes where {limit} are allowed", bytes.len());
     }
 }
 
@@ -713,9 +542,7 @@ fn trailer() -> impl Strategy<Value = Vec<u8>> {
         value.truncate(len);
         [vec![tag, 0, len as u8], value].concat()
     };
-    let shuffled = fields
-        .prop_map(|fields| fields.into_iter().collect::<Vec<_>>())
-        .prop_shuffle();
+    let shuffled = fields.prop_map(|fields| fields.into_iter().collect::<Vec<_>>()).prop_shuffle();
     shuffled.prop_map(move |fields| {
         let fields = fields.into_iter().flat_map(in_order);
         [0x4B, 0x50, 1].into_iter().chain(fields).collect()
@@ -726,13 +553,7 @@ fn trailer() -> impl Strategy<Value = Vec<u8>> {
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     (body(), any::<[u8; 32]>(), prop::option::of(trailer())).prop_map(
         |((kind, body), sender, trailer)| {
-            [
-                vec![kind],
-                sender.to_vec(),
-                body,
-                trailer.unwrap_or_default(),
-            ]
-            .concat()
+            [vec![kind], sender.to_vec(), body, trailer.unwrap_or_default()].concat()
         },
     )
 }
@@ -741,16 +562,8 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
 fn carried(message: &Message<'_>) -> (Vec<Endpoint>, Vec<Contact>) {
     let is_peers = matches!(message.body, Body::Peers { .. });
     let is_found_nodes = message.body == Body::FoundNodes;
-    let mut peers = if is_peers {
-        message.peers.to_vec()
-    } else {
-        Vec::new()
-    };
-    let mut nodes = if is_peers || is_found_nodes {
-        message.nodes.to_vec()
-    } else {
-        Vec::new()
-    };
+    let mut peers = if is_peers { message.peers.to_vec() } else { Vec::new() };
+    let mut nodes = if is_peers || is_found_nodes { message.nodes.to_vec() } else { Vec::new() };
     peers.sort_by_key(|peer| !peer.is_ipv4());
     nodes.sort_by_key(|node| !node.endpoint.is_ipv4());
     (peers, nodes)
@@ -769,10 +582,7 @@ fn check(datagram: &[u8]) {
     assert_eq!(message.trailer.is_some(), rest.starts_with(b"KP\x01"));
     let mut lists = Lists::default();
     let head = native::decode(head, &mut lists).expect("a packet without its trailer is one");
-    assert_eq!(
-        (head.sender, head.body, head.trailer),
-        (message.sender, message.body, None)
-    );
+    assert_eq!((head.sender, head.body, head.trailer), (message.sender, message.body, None));
     assert!(message.nodes.starts_with(head.nodes) || message.trailer.is_some());
 
     let Some(bytes) = encoded(&message, MAX_SENT, 0) else {
@@ -784,10 +594,7 @@ fn check(datagram: &[u8]) {
     assert_eq!((again.sender, again.body), (message.sender, message.body));
     assert_eq!(again.trailer, message.trailer);
     if datagram.len() <= MAX_SENT {
-        assert_eq!(
-            (again.peers.to_vec(), again.nodes.to_vec()),
-            carried(&message)
-        );
+        assert_eq!((again.peers.to_vec(), again.nodes.to_vec()), carried(&message));
     }
     assert_eq!(encoded(&again, MAX_SENT, 0), Some(bytes.clone()));
 }

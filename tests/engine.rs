@@ -37,10 +37,7 @@ fn v01(sender: NodeId, body: Body<'_>) -> Vec<u8> {
 }
 
 fn with_txid(sender: NodeId, body: Body<'_>) -> Vec<u8> {
-    let trailer = Trailer {
-        txid: Some(TxId([7; 8])),
-        ..Trailer::default()
-    };
+    let trailer = Trailer { txid: Some(TxId([7; 8])), ..Trailer::default() };
     bytes(&Message::new(sender, body, Some(trailer)), 0)
 }
 
@@ -61,10 +58,8 @@ fn joined(seed: u64, count: u32, address: impl Fn(u32) -> Endpoint) -> Network {
         if index > 0 {
             let seeds = vec![address(0)];
             let op = network
-                .command(address(index), |node, now, out| {
-                    node.join(now, seeds, TIMEOUT, out)
-                })
-                .unwrap();
+                .command(address(index), |node, now, out| node.join(now, seeds, TIMEOUT, out))
+                .expect("there is room for an operation");
             let Outcome::Joined { contacts, seeds } = network.finish(address(index), op) else {
                 panic!("a join ends as a join");
             };
@@ -80,42 +75,26 @@ fn two_nodes_ping_join_announce_and_find() {
     let (a, b) = (public(1), public(2));
     let mut network = two(a, b);
 
-    let op = network
-        .command(a, |node, now, out| node.ping(now, b, TIMEOUT, out))
-        .unwrap();
+    let op = network.command(a, |node, now, out| node.ping(now, b, TIMEOUT, out)).unwrap();
     let Outcome::Pong(round_trip) = network.finish(a, op) else {
         panic!("no pong");
     };
-    assert!(
-        round_trip >= Duration::from_millis(20),
-        "two latencies of at least 10 ms"
-    );
+    assert!(round_trip >= Duration::from_millis(20), "two latencies of at least 10 ms");
 
-    let op = network
-        .command(b, |node, now, out| node.join(now, vec![a], TIMEOUT, out))
-        .unwrap();
-    assert!(matches!(
-        network.finish(b, op),
-        Outcome::Joined { contacts: 1, .. }
-    ));
+    let op = network.command(b, |node, now, out| node.join(now, vec![a], TIMEOUT, out)).unwrap();
+    assert!(matches!(network.finish(b, op), Outcome::Joined { contacts: 1, .. }));
 
     let topic = NodeId::of_topic(b"chess");
     let op = network
-        .command(b, |node, now, out| {
-            node.announce_peer(now, topic, Some(80), TIMEOUT, out)
-        })
+        .command(b, |node, now, out| node.announce_peer(now, topic, Some(80), TIMEOUT, out))
         .unwrap();
     assert_eq!(network.finish(b, op), Outcome::Announced(1));
 
-    let op = network
-        .command(b, |node, now, out| node.get_peers(now, topic, TIMEOUT, out))
-        .unwrap();
+    let op = network.command(b, |node, now, out| node.get_peers(now, topic, TIMEOUT, out)).unwrap();
     assert_eq!(network.finish(b, op), Outcome::Found);
     assert_eq!(network.peers(b, op), [b.with_port(80)]);
 
-    let op = network
-        .command(a, |node, now, out| node.get_peers(now, topic, TIMEOUT, out))
-        .unwrap();
+    let op = network.command(a, |node, now, out| node.get_peers(now, topic, TIMEOUT, out)).unwrap();
     assert_eq!(
         network.peers(a, op),
         [b.with_port(80)],
@@ -130,14 +109,10 @@ fn an_announce_without_a_port_stores_the_source_port() {
     network.command(b, |node, now, _| node.stay_joined(now, vec![a]));
     let topic = NodeId::of_topic(b"chess");
     let op = network
-        .command(b, |node, now, out| {
-            node.announce_peer(now, topic, None, TIMEOUT, out)
-        })
+        .command(b, |node, now, out| node.announce_peer(now, topic, None, TIMEOUT, out))
         .unwrap();
     assert_eq!(network.finish(b, op), Outcome::Announced(1));
-    let op = network
-        .command(b, |node, now, out| node.get_peers(now, topic, TIMEOUT, out))
-        .unwrap();
+    let op = network.command(b, |node, now, out| node.get_peers(now, topic, TIMEOUT, out)).unwrap();
     network.finish(b, op);
     assert_eq!(network.peers(b, op), [b]);
 }
@@ -152,9 +127,7 @@ fn two_hundred_nodes_find_exactly_the_twenty_nearest() {
         let target = NodeId(network.random());
         let at = public(index);
         let op = network
-            .command(at, |node, now, out| {
-                node.find_node(now, target, TIMEOUT, out)
-            })
+            .command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out))
             .unwrap();
         let Outcome::Nodes(found) = network.finish(at, op) else {
             panic!("no nodes");
@@ -163,10 +136,7 @@ fn two_hundred_nodes_find_exactly_the_twenty_nearest() {
         exact += usize::from(found == network.truth(&target, at, 20));
     }
     assert!(exact >= 198, "only {exact} of 200 lookups were exact");
-    network
-        .nodes
-        .values()
-        .for_each(|node| node.check_invariants());
+    network.nodes.values().for_each(|node| node.check_invariants());
 }
 
 #[test]
@@ -175,26 +145,17 @@ fn lookups_find_a_record_when_a_fifth_of_all_datagrams_is_lost() {
     network.run(30 * SECOND);
     let topic = NodeId::of_topic(b"chess");
     let op = network
-        .command(public(5), |node, now, out| {
-            node.announce_peer(now, topic, Some(80), TIMEOUT, out)
-        })
+        .command(public(5), |node, now, out| node.announce_peer(now, topic, Some(80), TIMEOUT, out))
         .unwrap();
     assert_eq!(network.finish(public(5), op), Outcome::Announced(20));
 
     network.loss = 0.2;
     for index in 0..100 {
         let at = public(index);
-        let op = network
-            .command(at, |node, now, out| {
-                node.get_peers(now, topic, TIMEOUT, out)
-            })
-            .unwrap();
+        let op =
+            network.command(at, |node, now, out| node.get_peers(now, topic, TIMEOUT, out)).unwrap();
         network.finish(at, op);
-        assert_eq!(
-            network.peers(at, op),
-            [public(5).with_port(80)],
-            "node {index}"
-        );
+        assert_eq!(network.peers(at, op), [public(5).with_port(80)], "node {index}");
     }
 }
 
@@ -202,17 +163,12 @@ fn lookups_find_a_record_when_a_fifth_of_all_datagrams_is_lost() {
 fn lookups_go_around_the_dead_half_of_a_network() {
     let mut network = joined(seed(4), 100, public);
     network.run(30 * SECOND);
-    network.dead = (0..100)
-        .filter(|index| index % 2 == 1)
-        .map(public)
-        .collect();
+    network.dead = (0..100).filter(|index| index % 2 == 1).map(public).collect();
     for index in (0..100).filter(|index| index % 2 == 0) {
         let target = NodeId(network.random());
         let at = public(index);
         let op = network
-            .command(at, |node, now, out| {
-                node.find_node(now, target, TIMEOUT, out)
-            })
+            .command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out))
             .unwrap();
         let Outcome::Nodes(found) = network.finish(at, op) else {
             panic!("no nodes");
@@ -232,9 +188,7 @@ fn a_lookup_ends_at_its_deadline_with_what_it_has() {
     let target = NodeId(network.random());
     let timeout = Duration::from_millis(300);
     let op = network
-        .command(at, |node, now, out| {
-            node.find_node(now, target, Some(timeout), out)
-        })
+        .command(at, |node, now, out| node.find_node(now, target, Some(timeout), out))
         .unwrap();
     assert_eq!(network.finish(at, op), Outcome::Nodes(vec![]));
     assert_eq!(network.now - start, timeout);
@@ -245,23 +199,14 @@ fn lookups_on_an_empty_table_end_at_once() {
     let (a, b) = (public(1), public(2));
     let mut network = two(a, b);
     let target = NodeId(network.random());
-    let find = network
-        .command(a, |node, now, out| node.find_node(now, target, None, out))
-        .unwrap();
-    let get = network
-        .command(a, |node, now, out| node.get_peers(now, target, None, out))
-        .unwrap();
+    let find = network.command(a, |node, now, out| node.find_node(now, target, None, out)).unwrap();
+    let get = network.command(a, |node, now, out| node.get_peers(now, target, None, out)).unwrap();
     let announce = network
-        .command(a, |node, now, out| {
-            node.announce_peer(now, target, None, None, out)
-        })
+        .command(a, |node, now, out| node.announce_peer(now, target, None, None, out))
         .unwrap();
     assert_eq!(network.take_outcome(a, find), Some(Outcome::Nodes(vec![])));
     assert_eq!(network.take_outcome(a, get), Some(Outcome::Found));
-    assert_eq!(
-        network.take_outcome(a, announce),
-        Some(Outcome::Announced(0))
-    );
+    assert_eq!(network.take_outcome(a, announce), Some(Outcome::Announced(0)));
 }
 
 #[test]
@@ -272,17 +217,11 @@ fn lookups_wait_for_the_join_that_the_node_was_made_with() {
     network.command(b, |node, now, _| node.stay_joined(now, vec![a]));
     let target = NodeId(network.random());
     let op = network
-        .command(b, |node, now, out| {
-            node.find_node(now, target, Some(60 * SECOND), out)
-        })
+        .command(b, |node, now, out| node.find_node(now, target, Some(60 * SECOND), out))
         .unwrap();
     network.run(20 * SECOND);
     assert_eq!(network.take_outcome(b, op), None);
-    assert!(
-        network.events[&b]
-            .iter()
-            .any(|event| matches!(event, Event::Alone(_)))
-    );
+    assert!(network.events[&b].iter().any(|event| matches!(event, Event::Alone(_))));
 
     network.dead.clear();
     let Outcome::Nodes(found) = network.finish(b, op) else {
@@ -317,11 +256,7 @@ fn a_node_whose_contacts_all_died_comes_back_through_those_it_knew() {
     // Something must arrive for silence to prove anything.
     for _ in 0..40 {
         let target = NodeId(network.random());
-        network
-            .command(at, |node, now, out| {
-                node.find_node(now, target, TIMEOUT, out)
-            })
-            .unwrap();
+        network.command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out)).unwrap();
         network.run(3 * SECOND);
         network.inject(public(999), at, &v01(NodeId([9; 32]), Body::Ping));
     }
@@ -339,11 +274,7 @@ fn silence_proves_nothing_while_nothing_at_all_arrives() {
     network.loss = 1.0;
     for _ in 0..40 {
         let target = NodeId(network.random());
-        network
-            .command(at, |node, now, out| {
-                node.find_node(now, target, TIMEOUT, out)
-            })
-            .unwrap();
+        network.command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out)).unwrap();
         network.run(3 * SECOND);
     }
     assert_eq!(network.nodes[&at].table().len(), contacts);
@@ -363,10 +294,7 @@ fn only_who_answered_a_question_of_ours_is_listed() {
     assert!(network.nodes[&a].table().is_empty());
 
     let txid = txid_of(&sent[1].1);
-    let trailer = Trailer {
-        txid: Some(txid),
-        ..Trailer::default()
-    };
+    let trailer = Trailer { txid: Some(txid), ..Trailer::default() };
     let pong = bytes(&Message::new(NodeId([2; 32]), Body::Pong, Some(trailer)), 0);
     network.inject(stranger, a, &pong);
     assert_eq!(network.nodes[&a].table().len(), 1);
@@ -389,11 +317,7 @@ fn candidates_are_asked_ten_a_second_and_local_ones_at_once() {
         );
     }
     let pings = |network: &Network, from: Endpoint| {
-        network
-            .sent
-            .iter()
-            .filter(|(at, _, datagram)| *at == from && datagram[0] == 0)
-            .count()
+        network.sent.iter().filter(|(at, _, datagram)| *at == from && datagram[0] == 0).count()
     };
     assert_eq!(pings(&network, public(1)), 10);
     network.run(SECOND - Duration::from_micros(1));
@@ -408,27 +332,19 @@ fn candidates_are_asked_ten_a_second_and_local_ones_at_once() {
 #[test]
 fn two_nodes_that_have_no_place_for_each_other_stay_quiet() {
     let mut network = joined(seed(8), 120, |index| {
-        if index < 100 {
-            local(index as u8)
-        } else {
-            Endpoint::new([10, 0, 0, index as u8], 1)
-        }
+        if index < 100 { local(index as u8) } else { Endpoint::new([10, 0, 0, index as u8], 1) }
     });
     network.run(10 * SECOND);
     network.records = true;
     network.run(60 * SECOND);
-    assert_eq!(
-        network.sent.len(),
-        0,
-        "an idle network sends nothing between refreshes"
-    );
+    assert_eq!(network.sent.len(), 0, "an idle network sends nothing between refreshes");
 }
 
 /// The transaction id of a datagram that carries one.
 fn txid_of(datagram: &[u8]) -> TxId {
     let mut lists = Lists::default();
     native::decode(datagram, &mut lists)
-        .unwrap()
+        .expect("a node sends what decodes")
         .txid()
         .expect("every request has one")
 }
@@ -446,12 +362,8 @@ fn a_request_causes_at_most_three_times_its_bytes_to_a_stranger() {
             .unwrap();
         network.run(5 * SECOND);
     }
-    let storer = *network
-        .nodes
-        .iter()
-        .max_by_key(|(_, node)| node.stats(network.now).records)
-        .unwrap()
-        .0;
+    let storer =
+        *network.nodes.iter().max_by_key(|(_, node)| node.stats(network.now).records).unwrap().0;
     let target = NodeId(network.random());
     let bodies = [
         Body::Ping,
@@ -463,18 +375,12 @@ fn a_request_causes_at_most_three_times_its_bytes_to_a_stranger() {
         for padded in [0, 80, 110, 200, 400, 416, 1_200] {
             let sender = NodeId(network.random());
             let stranger = public(5_000 + 10 * index as u32 + padded as u32);
-            let trailer = Trailer {
-                txid: Some(TxId([7; 8])),
-                ..Trailer::default()
-            };
+            let trailer = Trailer { txid: Some(TxId([7; 8])), ..Trailer::default() };
             let message = Message::new(sender, body, (padded > 0).then_some(trailer));
             let request = bytes(&message, padded);
             let sent = network.inject(stranger, storer, &request);
-            let caused: usize = sent
-                .iter()
-                .filter(|(to, _)| *to == stranger)
-                .map(|(_, d)| d.len())
-                .sum();
+            let caused: usize =
+                sent.iter().filter(|(to, _)| *to == stranger).map(|(_, d)| d.len()).sum();
             assert!(
                 caused <= 3 * request.len(),
                 "{caused} bytes for {} of {body:?}",
@@ -486,17 +392,10 @@ fn a_request_causes_at_most_three_times_its_bytes_to_a_stranger() {
 
 #[test]
 fn a_v01_request_from_a_stranger_gets_4_nodes_and_a_local_one_20() {
-    let mut network = joined(seed(10), 60, |index| {
-        Endpoint::new([10, 0, 1, index as u8], 1)
-    });
+    let mut network = joined(seed(10), 60, |index| Endpoint::new([10, 0, 1, index as u8], 1));
     network.run(30 * SECOND);
     let at = Endpoint::new([10, 0, 1, 0], 1);
-    let request = v01(
-        NodeId([3; 32]),
-        Body::FindNode {
-            target: NodeId([4; 32]),
-        },
-    );
+    let request = v01(NodeId([3; 32]), Body::FindNode { target: NodeId([4; 32]) });
     let sent = network.inject(local(9), at, &request);
     assert_eq!((sent[0].1.len(), sent[0].1[33]), (34 + 20 * 38, 20));
 
@@ -511,13 +410,8 @@ fn a_v01_request_from_a_stranger_gets_4_nodes_and_a_local_one_20() {
 fn padded_requests_get_full_answers() {
     let mut network = joined(seed(11), 60, public);
     network.run(30 * SECOND);
-    let trailer = Trailer {
-        txid: Some(TxId([7; 8])),
-        ..Trailer::default()
-    };
-    let body = Body::FindNode {
-        target: NodeId([4; 32]),
-    };
+    let trailer = Trailer { txid: Some(TxId([7; 8])), ..Trailer::default() };
+    let body = Body::FindNode { target: NodeId([4; 32]) };
     let request = bytes(&Message::new(NodeId([3; 32]), body, Some(trailer)), 400);
     let sent = network.inject(public(9_000), public(0), &request);
     assert_eq!(sent[0].1[33], 20);
@@ -533,13 +427,7 @@ fn an_announce_needs_a_token_from_a_stranger_and_none_from_a_local_node() {
     assert_eq!(sent[0].1[0], 8, "an ERROR");
     assert_eq!(sent[0].1[33], 1, "bad token");
     let stats = network.nodes[&public(1)].stats(network.now);
-    assert_eq!(
-        (
-            stats.records,
-            stats.counters.refused[Refusal::Token as usize]
-        ),
-        (0, 1)
-    );
+    assert_eq!((stats.records, stats.counters.refused[Refusal::Token as usize]), (0, 1));
 
     let sent = network.inject(local(2), local(1), &announce);
     assert_eq!(sent[0].1[0], 7, "ANNOUNCED");
@@ -550,31 +438,21 @@ fn an_announce_needs_a_token_from_a_stranger_and_none_from_a_local_node() {
 fn legacy_moves_the_line_up_to_which_v01_is_trusted() {
     let topic = NodeId::of_topic(b"chess");
     let announce = v01(NodeId([3; 32]), Body::AnnouncePeer { topic, port: 80 });
-    for (legacy, of_public, of_local) in [
-        (Legacy::Local, 0, 1),
-        (Legacy::Never, 0, 0),
-        (Legacy::Always, 1, 1),
-    ] {
+    for (legacy, of_public, of_local) in
+        [(Legacy::Local, 0, 1), (Legacy::Never, 0, 0), (Legacy::Always, 1, 1)]
+    {
         let mut network = Network::new(seed(12));
-        let config = Arc::new(Config {
-            legacy,
-            ..Config::default()
-        });
-        for (at, from, records) in [
-            (public(1), public(2), of_public),
-            (local(1), local(2), of_local),
-        ] {
+        let config = Arc::new(Config { legacy, ..Config::default() });
+        for (at, from, records) in
+            [(public(1), public(2), of_public), (local(1), local(2), of_local)]
+        {
             network.add(at, &config);
             let sent = network.inject(from, at, &announce);
             assert!(
                 sent.iter().all(|(_, datagram)| datagram[0] == 0),
                 "v0.1 gets no answer to an announce"
             );
-            assert_eq!(
-                network.nodes[&at].stats(network.now).records,
-                records,
-                "{legacy:?}"
-            );
+            assert_eq!(network.nodes[&at].stats(network.now).records, records, "{legacy:?}");
         }
     }
 }
@@ -583,20 +461,14 @@ fn legacy_moves_the_line_up_to_which_v01_is_trusted() {
 fn a_reply_that_lists_nonsense_sends_nothing_there() {
     let (a, liar) = (public(1), public(2));
     let mut network = two(a, liar);
-    let op = network
-        .command(liar, |node, now, out| node.join(now, vec![a], TIMEOUT, out))
-        .unwrap();
+    let op = network.command(liar, |node, now, out| node.join(now, vec![a], TIMEOUT, out)).unwrap();
     network.finish(liar, op);
     network.run(SECOND);
     let liar_id = network.nodes.remove(&liar).unwrap().id();
 
     network.records = true;
     let target = NodeId([9; 32]);
-    network
-        .command(a, |node, now, out| {
-            node.find_node(now, target, TIMEOUT, out)
-        })
-        .unwrap();
+    network.command(a, |node, now, out| node.find_node(now, target, TIMEOUT, out)).unwrap();
     let (_, _, query) = network.sent.last().unwrap().clone();
     let own = network.nodes[&a].id();
     let at = |ip: [u8; 4], port| Endpoint::new(ip, port);
@@ -612,18 +484,10 @@ fn a_reply_that_lists_nonsense_sends_nothing_there() {
         (NodeId([8; 32]), a),
         (NodeId::ZERO, at([8, 8, 8, 8], 4)),
     ];
-    let nodes: Vec<_> = nonsense
-        .iter()
-        .map(|&(id, endpoint)| kadepy::Contact { id, endpoint })
-        .collect();
-    let trailer = Trailer {
-        txid: Some(txid_of(&query)),
-        ..Trailer::default()
-    };
-    let reply = Message {
-        nodes: &nodes,
-        ..Message::new(liar_id, Body::FoundNodes, Some(trailer))
-    };
+    let nodes: Vec<_> =
+        nonsense.iter().map(|&(id, endpoint)| kadepy::Contact { id, endpoint }).collect();
+    let trailer = Trailer { txid: Some(txid_of(&query)), ..Trailer::default() };
+    let reply = Message { nodes: &nodes, ..Message::new(liar_id, Body::FoundNodes, Some(trailer)) };
     network.sent.clear();
     network.inject(liar, a, &bytes(&reply, 0));
     network.run(10 * SECOND);
@@ -634,11 +498,7 @@ fn a_reply_that_lists_nonsense_sends_nothing_there() {
 fn a_read_only_node_is_not_listed() {
     let (a, shy) = (public(1), public(2));
     let mut network = two(a, public(3));
-    let trailer = Trailer {
-        txid: Some(TxId([7; 8])),
-        read_only: true,
-        ..Trailer::default()
-    };
+    let trailer = Trailer { txid: Some(TxId([7; 8])), read_only: true, ..Trailer::default() };
     let ping = bytes(&Message::new(NodeId([2; 32]), Body::Ping, Some(trailer)), 0);
     let sent = network.inject(shy, a, &ping);
     assert_eq!(sent.len(), 1, "an answer and no probe");
@@ -652,10 +512,7 @@ fn a_bucket_that_nobody_touched_for_15_minutes_is_refreshed() {
     network.run(Duration::from_secs(880));
     assert_eq!(network.sent.len(), 0);
     network.run(Duration::from_secs(30));
-    assert!(
-        network.sent.iter().any(|(_, _, datagram)| datagram[0] == 2),
-        "a FIND_NODE"
-    );
+    assert!(network.sent.iter().any(|(_, _, datagram)| datagram[0] == 2), "a FIND_NODE");
 }
 
 #[test]
@@ -663,11 +520,7 @@ fn stored_peers_are_gone_after_30_minutes() {
     let (a, b) = (local(1), local(2));
     let mut network = two(a, b);
     let topic = NodeId::of_topic(b"chess");
-    network.inject(
-        b,
-        a,
-        &v01(NodeId([2; 32]), Body::AnnouncePeer { topic, port: 80 }),
-    );
+    network.inject(b, a, &v01(NodeId([2; 32]), Body::AnnouncePeer { topic, port: 80 }));
     network.run(Duration::from_secs(1_799));
     assert_eq!(network.nodes[&a].stats(network.now).records, 1);
     network.run(Duration::from_secs(15));
@@ -678,9 +531,7 @@ fn stored_peers_are_gone_after_30_minutes() {
 fn a_cancelled_operation_tells_nothing() {
     let (a, b) = (public(1), public(2));
     let mut network = two(a, b);
-    let op = network
-        .command(a, |node, now, out| node.ping(now, b, TIMEOUT, out))
-        .unwrap();
+    let op = network.command(a, |node, now, out| node.ping(now, b, TIMEOUT, out)).unwrap();
     network.command(a, |node, _, _| node.cancel(op));
     network.run(60 * SECOND);
     assert_eq!(network.take_outcome(a, op), None);
@@ -689,20 +540,11 @@ fn a_cancelled_operation_tells_nothing() {
 #[test]
 fn the_cap_on_operations_refuses_one_more() {
     let mut network = Network::new(seed(14));
-    let config = Arc::new(Config {
-        operations: 3,
-        ..Config::default()
-    });
+    let config = Arc::new(Config { operations: 3, ..Config::default() });
     let a = public(1);
     network.add(a, &config);
     for _ in 0..3 {
-        network
-            .command(a, |node, now, out| node.ping(now, public(2), TIMEOUT, out))
-            .unwrap();
+        network.command(a, |node, now, out| node.ping(now, public(2), TIMEOUT, out)).unwrap();
     }
-    assert!(
-        network
-            .command(a, |node, now, out| node.ping(now, public(2), TIMEOUT, out))
-            .is_err()
-    );
+    assert!(network.command(a, |node, now, out| node.ping(now, public(2), TIMEOUT, out)).is_err());
 }

@@ -25,13 +25,7 @@ fn guard_of(seed: u64, config: &Config) -> Guard {
 }
 
 fn with_legacy(legacy: Legacy) -> Guard {
-    guard_of(
-        1,
-        &Config {
-            legacy,
-            ..Config::default()
-        },
-    )
+    guard_of(1, &Config { legacy, ..Config::default() })
 }
 
 fn local() -> Endpoint {
@@ -44,10 +38,7 @@ fn at(seconds: u64) -> Time {
 
 /// The nearer to the own id the smaller `n` is.
 fn candidate(n: u16) -> Contact {
-    Contact {
-        id: id(n),
-        endpoint: public(n),
-    }
+    Contact { id: id(n), endpoint: public(n) }
 }
 
 // Tokens
@@ -140,11 +131,9 @@ fn a_stranger_gets_three_times_what_it_sent_whatever_is_trusted() {
 
 #[test]
 fn legacy_says_where_unproved_packets_are_trusted() {
-    for (legacy, trusts_local, trusts_public) in [
-        (Legacy::Local, true, false),
-        (Legacy::Never, false, false),
-        (Legacy::Always, true, true),
-    ] {
+    for (legacy, trusts_local, trusts_public) in
+        [(Legacy::Local, true, false), (Legacy::Never, false, false), (Legacy::Always, true, true)]
+    {
         let guard = with_legacy(legacy);
         assert_eq!(guard.trusts_legacy(&local()), trusts_local, "{legacy:?}");
         assert_eq!(guard.trusts_legacy(&public(1)), trusts_public, "{legacy:?}");
@@ -234,14 +223,8 @@ fn nobody_is_believed_about_an_address_that_nothing_can_be_sent_to() {
     ];
     for listed in unsendable {
         let listed: std::net::SocketAddr = listed.parse().unwrap();
-        assert!(
-            !guard().believes(&listed.into(), &public(1), true),
-            "{listed}"
-        );
-        assert!(
-            !guard().believes(&listed.into(), &local(), true),
-            "{listed}"
-        );
+        assert!(!guard().believes(&listed.into(), &public(1), true), "{listed}");
+        assert!(!guard().believes(&listed.into(), &local(), true), "{listed}");
     }
 }
 
@@ -263,25 +246,13 @@ fn the_nearest_candidate_is_asked_first() {
 fn an_address_or_an_id_waits_once() {
     let mut guard = guard();
     assert!(guard.candidates().push(candidate(1)));
-    assert!(guard.candidates().push(Contact {
-        id: id(2),
-        ..candidate(1)
-    }));
-    assert!(guard.candidates().push(Contact {
-        endpoint: public(3),
-        ..candidate(1)
-    }));
+    assert!(guard.candidates().push(Contact { id: id(2), ..candidate(1) }));
+    assert!(guard.candidates().push(Contact { endpoint: public(3), ..candidate(1) }));
     guard.check_invariants();
     let waiting: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
     assert_eq!(waiting, [candidate(1)]);
-    assert!(guard.candidates().push(Contact {
-        id: id(2),
-        ..candidate(1)
-    }));
-    assert!(
-        guard.candidates().next(at(0)).is_some(),
-        "whoever was asked may come again"
-    );
+    assert!(guard.candidates().push(Contact { id: id(2), ..candidate(1) }));
+    assert!(guard.candidates().next(at(0)).is_some(), "whoever was asked may come again");
 }
 
 #[test]
@@ -290,21 +261,12 @@ fn a_full_queue_leaves_the_farthest_out() {
     for n in 1..=256 {
         assert!(guard.candidates().push(candidate(n)));
     }
-    assert!(
-        !guard.candidates().push(candidate(300)),
-        "it is the farthest itself"
-    );
-    assert!(
-        !guard.candidates().push(candidate(0)),
-        "another is left out for it"
-    );
+    assert!(!guard.candidates().push(candidate(300)), "it is the farthest itself");
+    assert!(!guard.candidates().push(candidate(0)), "another is left out for it");
     guard.check_invariants();
     let waiting: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
     assert_eq!(waiting, (0..256).map(candidate).collect::<Vec<_>>());
-    assert!(
-        guard.candidates().push(candidate(256)),
-        "whoever was left out may come again"
-    );
+    assert!(guard.candidates().push(candidate(256)), "whoever was left out may come again");
 }
 
 #[test]

@@ -26,10 +26,7 @@ fn address(a: u8, b: u8) -> Endpoint {
 fn contact(bits: u8, n: u8) -> Contact {
     let mut id = OWN.with_flipped_bit(bits.into());
     id.0[31] ^= n;
-    Contact {
-        id,
-        endpoint: address(bits, n),
-    }
+    Contact { id, endpoint: address(bits, n) }
 }
 
 fn at(seconds: u64) -> Time {
@@ -40,8 +37,8 @@ fn at(seconds: u64) -> Time {
 fn fill(table: &mut Table, now: Time, contacts: impl IntoIterator<Item = Contact>) {
     for contact in contacts {
         assert_eq!(table.answered(now, contact, RTT), Admission::Listed);
-        table.check_invariants();
     }
+    table.check_invariants();
 }
 
 /// A table whose farthest bucket is full of the contacts 0 to 19, last seen in this order.
@@ -52,9 +49,7 @@ fn full() -> Table {
 }
 
 fn lists(table: &Table, contact: &Contact) -> bool {
-    table
-        .get(&contact.id)
-        .is_some_and(|entry| entry.contact == *contact)
+    table.get(&contact.id).is_some_and(|entry| entry.contact == *contact)
 }
 
 fn dropped(table: &Table, now: Time) -> Vec<Contact> {
@@ -68,20 +63,14 @@ fn a_contact_that_answered_is_listed() {
     let mut table = table();
     fill(&mut table, at(1), [contact(3, 1)]);
     let entry = table.get(&contact(3, 1).id).unwrap();
-    assert_eq!(
-        (entry.contact, entry.seen, entry.rtt()),
-        (contact(3, 1), at(1), RTT)
-    );
+    assert_eq!((entry.contact, entry.seen, entry.rtt()), (contact(3, 1), at(1), RTT));
     assert_eq!((table.len(), table.is_empty()), (1, false));
 }
 
 #[test]
 fn a_bucket_takes_k_contacts_and_the_next_one_waits() {
     let mut table = full();
-    assert_eq!(
-        table.answered(at(1), contact(0, 20), RTT),
-        Admission::Waiting
-    );
+    assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
     table.check_invariants();
     assert_eq!(table.len(), 20);
     assert!(!lists(&table, &contact(0, 20)));
@@ -93,10 +82,7 @@ fn only_the_bucket_of_the_own_id_splits() {
     for bits in 0..10 {
         fill(&mut table, Time::ZERO, (0..K).map(|n| contact(bits, n)));
         for n in K..2 * K {
-            assert_eq!(
-                table.answered(Time::ZERO, contact(bits, n), RTT),
-                Admission::Waiting
-            );
+            assert_eq!(table.answered(Time::ZERO, contact(bits, n), RTT), Admission::Waiting);
         }
     }
     assert_eq!(table.len(), 10 * usize::from(K));
@@ -104,19 +90,8 @@ fn only_the_bucket_of_the_own_id_splits() {
 
 #[test]
 fn ids_that_differ_in_the_last_bits_only_have_their_buckets_too() {
-    let mut table = Table::new(
-        Time::ZERO,
-        OWN,
-        &Config {
-            k: 1,
-            ..Config::default()
-        },
-    );
-    fill(
-        &mut table,
-        Time::ZERO,
-        (0..=255).map(|bits| contact(bits, 0)),
-    );
+    let mut table = Table::new(Time::ZERO, OWN, &Config { k: 1, ..Config::default() });
+    fill(&mut table, Time::ZERO, (0..=255).map(|bits| contact(bits, 0)));
     assert_eq!(table.len(), 256);
 }
 
@@ -124,10 +99,7 @@ fn ids_that_differ_in_the_last_bits_only_have_their_buckets_too() {
 fn the_replacement_cache_keeps_the_latest_ten() {
     let mut table = full();
     for n in K..K + 13 {
-        assert_eq!(
-            table.answered(at(n.into()), contact(0, n), RTT),
-            Admission::Waiting
-        );
+        assert_eq!(table.answered(at(n.into()), contact(0, n), RTT), Admission::Waiting);
     }
     for n in 0..K {
         table.failed(at(50), &contact(0, n));
@@ -142,15 +114,9 @@ fn the_replacement_cache_keeps_the_latest_ten() {
 fn the_replacement_seen_last_gets_the_place() {
     let mut table = full();
     for n in K..K + 3 {
-        assert_eq!(
-            table.answered(at(n.into()), contact(0, n), RTT),
-            Admission::Waiting
-        );
+        assert_eq!(table.answered(at(n.into()), contact(0, n), RTT), Admission::Waiting);
     }
-    assert_eq!(
-        table.answered(at(30), contact(0, K), RTT),
-        Admission::Waiting
-    );
+    assert_eq!(table.answered(at(30), contact(0, K), RTT), Admission::Waiting);
     table.failed(at(31), &contact(0, 5));
     assert!(lists(&table, &contact(0, K)));
     assert_eq!(table.len(), 20);
@@ -161,10 +127,7 @@ fn an_address_has_one_entry() {
     let mut table = table();
     fill(&mut table, Time::ZERO, [contact(0, 1)]);
     for id in [contact(0, 2).id, contact(7, 2).id] {
-        let renamed = Contact {
-            id,
-            endpoint: contact(0, 1).endpoint,
-        };
+        let renamed = Contact { id, endpoint: contact(0, 1).endpoint };
         fill(&mut table, at(1), [renamed]);
         assert_eq!(table.len(), 1);
         assert!(lists(&table, &renamed));
@@ -174,14 +137,8 @@ fn an_address_has_one_entry() {
 #[test]
 fn an_address_has_one_entry_be_it_listed_or_waiting() {
     let mut table = full();
-    assert_eq!(
-        table.answered(at(1), contact(0, 20), RTT),
-        Admission::Waiting
-    );
-    let renamed = Contact {
-        id: contact(4, 0).id,
-        endpoint: contact(0, 20).endpoint,
-    };
+    assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
+    let renamed = Contact { id: contact(4, 0).id, endpoint: contact(0, 20).endpoint };
     fill(&mut table, at(2), [renamed]);
     table.failed(at(3), &contact(0, 0));
     assert!(lists(&table, &contact(0, 0)), "nobody waits for its place");
@@ -191,19 +148,13 @@ fn an_address_has_one_entry_be_it_listed_or_waiting() {
 fn the_same_id_from_another_address_is_not_listed_while_the_old_one_answers() {
     let mut table = table();
     let old = contact(0, 1);
-    let new = Contact {
-        endpoint: address(99, 9),
-        ..old
-    };
+    let new = Contact { endpoint: address(99, 9), ..old };
     fill(&mut table, Time::ZERO, [old]);
     assert_eq!(table.answered(at(1), new, RTT), Admission::AskFirst(old));
     assert!(lists(&table, &old));
 
     table.failed(at(2), &new);
-    assert!(
-        table.get(&old.id).unwrap().is_reliable(),
-        "silence of another address proves nothing"
-    );
+    assert!(table.get(&old.id).unwrap().is_reliable(), "silence of another address proves nothing");
 
     table.failed(at(3), &old);
     fill(&mut table, at(4), [new]);
@@ -214,14 +165,8 @@ fn the_same_id_from_another_address_is_not_listed_while_the_old_one_answers() {
 #[test]
 fn a_waiting_id_that_answers_from_a_listed_address_has_one_entry() {
     let mut table = full();
-    assert_eq!(
-        table.answered(at(1), contact(0, 20), RTT),
-        Admission::Waiting
-    );
-    let moved = Contact {
-        endpoint: contact(0, 7).endpoint,
-        ..contact(0, 20)
-    };
+    assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
+    let moved = Contact { endpoint: contact(0, 7).endpoint, ..contact(0, 20) };
     fill(&mut table, at(2), [moved]);
     assert!(lists(&table, &moved));
     assert_eq!(table.len(), 20);
@@ -232,17 +177,11 @@ fn there_is_use_for_an_id_that_is_not_known_and_would_find_a_place() {
     let mut table = full();
     assert!(!table.has_use_for(&contact(0, 0).id), "listed");
     assert!(table.has_use_for(&contact(1, 0).id), "an empty bucket");
-    assert_eq!(
-        table.answered(at(1), contact(0, 20), RTT),
-        Admission::Waiting
-    );
+    assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
     assert!(!table.has_use_for(&contact(0, 20).id), "waiting");
     for n in K + 1..K + 10 {
         assert!(table.has_use_for(&contact(0, n).id), "room to wait");
-        assert_eq!(
-            table.answered(at(1), contact(0, n), RTT),
-            Admission::Waiting
-        );
+        assert_eq!(table.answered(at(1), contact(0, n), RTT), Admission::Waiting);
     }
     assert!(!table.has_use_for(&contact(0, 99).id), "no room at all");
 }
@@ -254,20 +193,11 @@ fn the_least_recently_seen_is_asked_first() {
     let mut table = full();
     fill(&mut table, at(1), [contact(0, 0)]);
     let newcomer = contact(0, 20);
-    assert_eq!(
-        table.answered(at(100), newcomer, RTT),
-        Admission::AskFirst(contact(0, 1))
-    );
-    assert!(
-        lists(&table, &contact(0, 1)) && !lists(&table, &newcomer),
-        "it is only asked"
-    );
+    assert_eq!(table.answered(at(100), newcomer, RTT), Admission::AskFirst(contact(0, 1)));
+    assert!(lists(&table, &contact(0, 1)) && !lists(&table, &newcomer), "it is only asked");
 
     fill(&mut table, at(101), [contact(0, 1)]);
-    assert_eq!(
-        table.answered(at(101), contact(0, 21), RTT),
-        Admission::AskFirst(contact(0, 2))
-    );
+    assert_eq!(table.answered(at(101), contact(0, 21), RTT), Admission::AskFirst(contact(0, 2)));
     table.failed(at(102), &contact(0, 2));
     assert!(!lists(&table, &contact(0, 2)) && lists(&table, &contact(0, 21)));
 }
@@ -275,14 +205,8 @@ fn the_least_recently_seen_is_asked_first() {
 #[test]
 fn a_contact_seen_within_a_minute_is_not_asked() {
     let just_over = at(60) + Duration::from_micros(1);
-    assert_eq!(
-        full().answered(at(60), contact(0, 20), RTT),
-        Admission::Waiting
-    );
-    assert_eq!(
-        full().answered(just_over, contact(0, 20), RTT),
-        Admission::AskFirst(contact(0, 0))
-    );
+    assert_eq!(full().answered(at(60), contact(0, 20), RTT), Admission::Waiting);
+    assert_eq!(full().answered(just_over, contact(0, 20), RTT), Admission::AskFirst(contact(0, 0)));
 }
 
 #[test]
@@ -311,10 +235,7 @@ fn two_failures_in_a_row_drop_a_contact() {
 #[test]
 fn one_failure_costs_the_place_where_another_waits() {
     let mut table = full();
-    assert_eq!(
-        table.answered(at(1), contact(0, 20), RTT),
-        Admission::Waiting
-    );
+    assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
     table.failed(at(2), &contact(0, 7));
     assert!(!lists(&table, &contact(0, 7)) && lists(&table, &contact(0, 20)));
 }
@@ -331,10 +252,7 @@ fn one_failure_costs_the_place_where_another_comes() {
 #[test]
 fn a_contact_that_waits_is_forgotten_by_one_failure() {
     let mut table = full();
-    assert_eq!(
-        table.answered(at(1), contact(0, 20), RTT),
-        Admission::Waiting
-    );
+    assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
     table.failed(at(2), &contact(0, 20));
     table.failed(at(2), &contact(0, 0));
     assert!(lists(&table, &contact(0, 0)), "nobody waits for its place");
@@ -360,10 +278,7 @@ fn dropped_contacts_are_remembered_for_a_day_the_latest_first() {
         table.failed(at(n.into()), &contact(0, n));
     }
     let just_before = Time::from_micros((at(1) + DAY).as_micros() - 1);
-    assert_eq!(
-        dropped(&table, just_before),
-        [3, 2, 1].map(|n| contact(0, n))
-    );
+    assert_eq!(dropped(&table, just_before), [3, 2, 1].map(|n| contact(0, n)));
     assert_eq!(dropped(&table, at(1) + DAY), [3, 2].map(|n| contact(0, n)));
     assert_eq!(dropped(&table, at(3) + DAY), []);
 }
@@ -377,13 +292,8 @@ fn at_most_128_dropped_contacts_are_remembered_each_address_once() {
         table.failed(at(1), &contact(0, n));
     }
     table.check_invariants();
-    let latest = [150]
-        .into_iter()
-        .chain((72..200).rev().filter(|n| *n != 150));
-    assert_eq!(
-        dropped(&table, at(2)),
-        latest.map(|n| contact(0, n)).collect::<Vec<_>>()
-    );
+    let latest = [150].into_iter().chain((72..200).rev().filter(|n| *n != 150));
+    assert_eq!(dropped(&table, at(2)), latest.map(|n| contact(0, n)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -410,19 +320,9 @@ fn a_bucket_is_stale_after_15_minutes_without_a_lookup() {
 fn a_lookup_through_a_bucket_puts_its_refresh_off() {
     let mut table = full();
     fill(&mut table, Time::ZERO, [contact(1, 0)]);
-    assert_eq!(
-        table
-            .stale(at(900), &NodeId::MAX)
-            .map(|id| OWN.distance(&id).bit(0)),
-        Some(true)
-    );
+    assert_eq!(table.stale(at(900), &NodeId::MAX).map(|id| OWN.distance(&id).bit(0)), Some(true));
     table.touch(at(10), &contact(0, 77).id);
-    assert_eq!(
-        table
-            .stale(at(900), &NodeId::MAX)
-            .map(|id| OWN.distance(&id).bit(0)),
-        Some(false)
-    );
+    assert_eq!(table.stale(at(900), &NodeId::MAX).map(|id| OWN.distance(&id).bit(0)), Some(false));
     table.touch(at(20), &OWN);
     assert_eq!(table.stale(at(909), &NodeId::MAX), None);
     assert_eq!(table.next_stale(), at(910));
@@ -459,10 +359,8 @@ enum Step {
 /// Steps among few ids and addresses, so that they meet.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let known = || (0_u8..4, 0_u8..6).prop_map(|(bits, n)| contact(bits, n));
-    let moved = (known(), known()).prop_map(|(contact, other)| Contact {
-        endpoint: other.endpoint,
-        ..contact
-    });
+    let moved = (known(), known())
+        .prop_map(|(contact, other)| Contact { endpoint: other.endpoint, ..contact });
     let contact = prop_oneof![4 => known(), 1 => moved];
     let step = prop_oneof![
         4 => (contact.clone(), 0_u64..40).prop_map(|(contact, after)| Step::Answered { contact, after }),

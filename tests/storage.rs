@@ -123,23 +123,13 @@ fn a_full_topic_drops_its_oldest_peer() {
     store(&mut storage, at(300), 1, public(0)).unwrap();
     store(&mut storage, at(301), 1, public(999)).unwrap();
     assert_eq!(storage.records(), 256);
-    let expected = (0..256)
-        .filter(|n| *n != 1)
-        .chain([999])
-        .map(public)
-        .collect();
+    let expected = (0..256).filter(|n| *n != 1).chain([999]).map(public).collect();
     assert_eq!(all(&storage, at(301), 1), expected);
 }
 
 #[test]
 fn when_topics_are_full_the_farthest_goes() {
-    let mut storage = Storage::new(
-        OWN,
-        &Config {
-            topics: 3,
-            ..Config::default()
-        },
-    );
+    let mut storage = Storage::new(OWN, &Config { topics: 3, ..Config::default() });
     for topic in [1, 9, 5] {
         store(&mut storage, at(0), topic, public(1)).unwrap();
         store(&mut storage, at(0), topic, public(2)).unwrap();
@@ -152,32 +142,17 @@ fn when_topics_are_full_the_farthest_goes() {
 
 #[test]
 fn a_topic_farther_than_all_held_is_refused_when_full() {
-    let mut storage = Storage::new(
-        OWN,
-        &Config {
-            topics: 2,
-            ..Config::default()
-        },
-    );
+    let mut storage = Storage::new(OWN, &Config { topics: 2, ..Config::default() });
     store(&mut storage, at(0), 1, public(1)).unwrap();
     store(&mut storage, at(0), 5, public(1)).unwrap();
-    assert_eq!(
-        store(&mut storage, at(1), 6, public(1)),
-        Err(StoreError::Full)
-    );
+    assert_eq!(store(&mut storage, at(1), 6, public(1)), Err(StoreError::Full));
     assert_eq!((storage.topics(), storage.records()), (2, 2));
     store(&mut storage, at(1), 5, public(2)).expect("a topic that is held takes more peers");
 }
 
 #[test]
 fn when_records_are_full_the_farthest_topic_goes() {
-    let mut storage = Storage::new(
-        OWN,
-        &Config {
-            records: 4,
-            ..Config::default()
-        },
-    );
+    let mut storage = Storage::new(OWN, &Config { records: 4, ..Config::default() });
     for (topic, peer) in [(1, 1), (7, 1), (7, 2), (3, 1)] {
         store(&mut storage, at(0), topic, public(peer)).unwrap();
     }
@@ -186,14 +161,8 @@ fn when_records_are_full_the_farthest_topic_goes() {
     assert_eq!(all(&storage, at(1), 7), [].into());
 
     store(&mut storage, at(1), 3, public(2)).unwrap();
-    assert_eq!(
-        store(&mut storage, at(1), 3, public(3)),
-        Err(StoreError::Full)
-    );
-    assert_eq!(
-        store(&mut storage, at(1), 4, public(3)),
-        Err(StoreError::Full)
-    );
+    assert_eq!(store(&mut storage, at(1), 3, public(3)), Err(StoreError::Full));
+    assert_eq!(store(&mut storage, at(1), 4, public(3)), Err(StoreError::Full));
     store(&mut storage, at(1), 3, public(2)).expect("what is held may always become young");
     assert_eq!(storage.records(), 4);
 }
@@ -206,27 +175,15 @@ fn one_address_has_at_most_1000_records_whatever_its_ports() {
         storage.store(at(0), id(n / 100), peer).unwrap();
     }
     storage.check_invariants();
-    assert_eq!(
-        store(&mut storage, at(1), 50, public(1)),
-        Err(StoreError::Quota)
-    );
-    assert_eq!(
-        store(&mut storage, at(1), 0, public(1)),
-        Err(StoreError::Quota)
-    );
+    assert_eq!(store(&mut storage, at(1), 50, public(1)), Err(StoreError::Quota));
+    assert_eq!(store(&mut storage, at(1), 0, public(1)), Err(StoreError::Quota));
     store(&mut storage, at(1), 0, public(1).with_port(1)).expect("it may become young");
     store(&mut storage, at(1), 0, public(2)).expect("another address");
 }
 
 #[test]
 fn local_addresses_have_no_quota() {
-    let mut storage = Storage::new(
-        OWN,
-        &Config {
-            records_per_ip: 1,
-            ..Config::default()
-        },
-    );
+    let mut storage = Storage::new(OWN, &Config { records_per_ip: 1, ..Config::default() });
     let local = Endpoint::new([192, 168, 0, 1], 4_000);
     for topic in 0..5 {
         store(&mut storage, at(0), topic, local).unwrap();
@@ -238,18 +195,10 @@ fn local_addresses_have_no_quota() {
 fn a_dropped_record_gives_its_quota_back() {
     let mut storage = Storage::new(
         OWN,
-        &Config {
-            records_per_ip: 1,
-            topic_peers: 1,
-            topics: 2,
-            ..Config::default()
-        },
+        &Config { records_per_ip: 1, topic_peers: 1, topics: 2, ..Config::default() },
     );
     store(&mut storage, at(0), 5, public(1)).unwrap();
-    assert_eq!(
-        store(&mut storage, at(0), 6, public(1)),
-        Err(StoreError::Quota)
-    );
+    assert_eq!(store(&mut storage, at(0), 6, public(1)), Err(StoreError::Quota));
     store(&mut storage, at(1), 5, public(2)).expect("the oldest of a full topic goes");
     store(&mut storage, at(1), 6, public(1)).unwrap();
     store(&mut storage, at(1), 1, public(3)).expect("the farthest topic goes");
@@ -288,10 +237,7 @@ fn every_peer_is_as_likely_to_be_in_a_sample() {
     }
     // 200 times each on average, with a standard deviation of 13.4.
     assert_eq!(times.len(), 100);
-    assert!(
-        times.values().all(|times| (130..270).contains(times)),
-        "{times:?}"
-    );
+    assert!(times.values().all(|times| (130..270).contains(times)), "{times:?}");
 }
 
 #[test]
@@ -305,10 +251,7 @@ fn a_sample_is_of_those_that_are_wanted_and_alive() {
     let is_even = |peer: &Endpoint| peer.ip_bytes()[15] % 2 == 0;
     storage.sample(at(30) + LIFE, id(1), 100, is_even, &mut rng, &mut peers);
     let expected: Vec<Endpoint> = (31..60).filter(|n| n % 2 == 0).map(public).collect();
-    assert_eq!(
-        peers.into_iter().collect::<BTreeSet<_>>(),
-        expected.into_iter().collect()
-    );
+    assert_eq!(peers.into_iter().collect::<BTreeSet<_>>(), expected.into_iter().collect());
 }
 
 // Whatever happens
@@ -340,23 +283,15 @@ impl Model {
 
     fn store(&mut self, now: Time, topic: u16, peer: Endpoint) -> Result<(), StoreError> {
         let config = small();
-        let known = self
-            .0
-            .iter()
-            .position(|(of, is, _)| (*of, *is) == (topic, peer));
-        let from_there = self
-            .0
-            .iter()
-            .filter(|(_, is, _)| is.ip() == peer.ip())
-            .count();
+        let known = self.0.iter().position(|(of, is, _)| (*of, *is) == (topic, peer));
+        let from_there = self.0.iter().filter(|(_, is, _)| is.ip() == peer.ip()).count();
         if let Some(at) = known {
             self.0.remove(at);
         } else if !peer.is_local() && from_there >= config.records_per_ip {
             return Err(StoreError::Quota);
         } else if self.of(topic) >= config.topic_peers {
             let oldest = self.0.iter().position(|(of, ..)| *of == topic);
-            self.0
-                .remove(oldest.expect("a full topic has an oldest peer"));
+            self.0.remove(oldest.expect("a full topic has an oldest peer"));
         } else if self.0.len() >= config.records
             || self.of(topic) == 0 && self.topics().len() >= config.topics
         {
@@ -380,11 +315,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let peer = (0_u16..6, 0_u16..3, any::<bool>()).prop_map(|(n, port, is_local)| {
-        let host = if is_local {
-            Endpoint::new([10, 0, 0, n as u8], 0)
-        } else {
-            public(n)
-        };
+        let host = if is_local { Endpoint::new([10, 0, 0, n as u8], 0) } else { public(n) };
         host.with_port(5_000 + port)
     });
     let seconds = |max| (0_u64..max).prop_map(Duration::from_secs);

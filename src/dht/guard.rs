@@ -34,11 +34,7 @@ impl Guard {
     pub fn new(own: NodeId, config: &Config, rng: &mut impl Rng) -> Self {
         let mut token_key = [0; 16];
         rng.fill_bytes(&mut token_key);
-        Self {
-            legacy: config.legacy,
-            token_key,
-            candidates: Candidates::new(own, config),
-        }
+        Self { legacy: config.legacy, token_key, candidates: Candidates::new(own, config) }
     }
 
     /// Whether v0.1's unproved packets are trusted from there.
@@ -52,11 +48,7 @@ impl Guard {
 
     /// The bytes that a request of `len` bytes from there may cause to be sent back, in all.
     pub fn allowance(&self, from: &Endpoint, len: usize) -> usize {
-        if from.is_local() {
-            usize::MAX
-        } else {
-            len * AMPLIFICATION
-        }
+        if from.is_local() { usize::MAX } else { len * AMPLIFICATION }
     }
 
     /// The token that lets the owner of `endpoint`'s address announce `topic` now.
@@ -185,18 +177,12 @@ impl Candidates {
         if self.queue.is_empty() {
             return None;
         }
-        let oldest = self
-            .asked
-            .front()
-            .filter(|_| self.asked.len() >= self.pings_per_second);
+        let oldest = self.asked.front().filter(|_| self.asked.len() >= self.pings_per_second);
         Some(oldest.map_or(Time::ZERO, |&at| at + Self::PING_WINDOW))
     }
 
     fn check_invariants(&self) {
-        assert!(
-            self.queue.len() <= self.queue_max,
-            "more candidates than allowed"
-        );
+        assert!(self.queue.len() <= self.queue_max, "more candidates than allowed");
         assert_eq!(self.queue.len(), self.endpoints.len());
         assert!(self.asked.len() <= self.pings_per_second);
         assert!(self.asked.iter().is_sorted());

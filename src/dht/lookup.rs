@@ -92,10 +92,7 @@ impl Lookup {
         let is_retry = matches!(candidate.state, State::Late);
         candidate.state = State::Waiting { is_retry };
         self.queries += 1;
-        Some(Query {
-            contact: candidate.contact,
-            is_retry,
-        })
+        Some(Query { contact: candidate.contact, is_retry })
     }
 
     /// Notes an answer of `contact`, whatever was thought of it before.
@@ -152,10 +149,7 @@ impl Lookup {
     }
 
     fn waiting(&self) -> usize {
-        self.shortlist
-            .iter()
-            .filter(|c| matches!(c.state, State::Waiting { .. }))
-            .count()
+        self.shortlist.iter().filter(|c| matches!(c.state, State::Waiting { .. })).count()
     }
 
     /// The first of the k nearest that did not fail for which `wanted` holds.
@@ -171,8 +165,7 @@ impl Lookup {
 
     fn find(&self, id: &NodeId) -> Result<usize, usize> {
         let distance = self.target.distance(id);
-        self.shortlist
-            .binary_search_by_key(&distance, |candidate| candidate.distance)
+        self.shortlist.binary_search_by_key(&distance, |candidate| candidate.distance)
     }
 
     fn insert(&mut self, contact: Contact, state: State) {
@@ -183,14 +176,7 @@ impl Lookup {
             return;
         }
         let distance = self.target.distance(&contact.id);
-        self.shortlist.insert(
-            at,
-            Candidate {
-                distance,
-                contact,
-                state,
-            },
-        );
+        self.shortlist.insert(at, Candidate { distance, contact, state });
         self.shortlist.truncate(self.shortlist_max);
     }
 

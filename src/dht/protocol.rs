@@ -1,6 +1,8 @@
 //! The engine: one DHT node as a state machine over the parts beside it. It decides everything
-//! and does no I/O; the operations that callers start stand in [`operations`].
+//! and does no I/O; what callers start stands in [`operations`], [`lookups`] and [`joins`].
 
+mod joins;
+mod lookups;
 mod operations;
 mod stats;
 
@@ -12,8 +14,10 @@ use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
-pub use self::operations::{Busy, Outcome, SeedState};
-use self::operations::{Home, Operation};
+use self::joins::Home;
+pub use self::joins::{SeedState, Seeds};
+use self::operations::Operation;
+pub use self::operations::{Busy, Outcome};
 use self::stats::Counters;
 pub use self::stats::{Refusal, Stats};
 use super::guard::Guard;
@@ -183,10 +187,7 @@ impl Engine {
         };
         self.counters.packets_in[message.body.kind() as usize] += 1;
         if self.is_observed {
-            self.events.push_back(Event::Packet {
-                from,
-                datagram: (&*datagram).into(),
-            });
+            self.events.push_back(Event::Packet { from, datagram: (&*datagram).into() });
         }
         if !from.is_sendable() || self.is_own(&from) {
             return self.refuse(Refusal::Source);
@@ -229,8 +230,7 @@ impl Engine {
         self.refresh(now, out);
         if self.storage.records() > 0 && now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
-            self.storage
-                .sweep(now, self.config.topics.div_ceil(SWEEP_SHARE));
+            self.storage.sweep(now, self.config.topics.div_ceil(SWEEP_SHARE));
         }
     }
 
@@ -309,9 +309,7 @@ impl Engine {
             endpoint: Some(from),
             ..Trailer::default()
         });
-        let want = asked
-            .and_then(|asked| asked.want)
-            .unwrap_or(Want::family_of(&from));
+        let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
         let mut peers: ArrayVec<Endpoint, 128> = ArrayVec::new();
@@ -331,13 +329,9 @@ impl Engine {
                 }
                 let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
                 let max = self.config.reply_peers;
-                self.storage
-                    .sample(now, topic, max, wanted, &mut self.rng, &mut peers);
-                reply.body = if peers.is_empty() {
-                    Body::FoundNodes
-                } else {
-                    Body::Peers { topic }
-                };
+                self.storage.sample(now, topic, max, wanted, &mut self.rng, &mut peers);
+                reply.body =
+                    if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
                 reply.peers = &peers;
                 nodes = self.closest_for(&from, want, &topic);
                 reply.nodes = &nodes;
@@ -346,10 +340,7 @@ impl Engine {
                 if let Err(code) = self.store(now, from, topic, port, asked) {
                     // Noise gets no answer: only a request that names itself is told.
                     if let (Some(code), Some(_)) = (code, request.txid()) {
-                        reply.body = Body::Error {
-                            code: code as u8,
-                            text: code.text(),
-                        };
+                        reply.body = Body::Error { code: code as u8, text: code.text() };
                         self.transmit(from, &reply, allowance, 0, out);
                     }
                     return None;
@@ -391,12 +382,10 @@ impl Engine {
             self.refuse(Refusal::Token);
             return Err(Some(ErrorCode::BadToken));
         }
-        self.storage
-            .store(now, topic, from.with_port(port))
-            .map_err(|_| {
-                self.refuse(Refusal::Storage);
-                Some(ErrorCode::StorageFull)
-            })
+        self.storage.store(now, topic, from.with_port(port)).map_err(|_| {
+            self.refuse(Refusal::Storage);
+            Some(ErrorCode::StorageFull)
+        })
     }
 
     /// Makes the sender of a request a candidate for the table, where what is left of the
@@ -419,10 +408,7 @@ impl Engine {
         if !is_welcome {
             return;
         }
-        let candidate = Contact {
-            id: request.sender,
-            endpoint: from,
-        };
+        let candidate = Contact { id: request.sender, endpoint: from };
         let is_taken = if from.is_local() {
             // Half of the room for requests is kept for what callers want.
             let has_room = self.requests.len() < self.config.open_requests / 2;
@@ -437,15 +423,7 @@ impl Engine {
 
     fn greet_candidate(&mut self, now: Time, candidate: Contact, out: &mut Outbox) -> bool {
         let Contact { id, endpoint } = candidate;
-        self.ask(
-            now,
-            endpoint,
-            Some(id),
-            Question::Ping,
-            Purpose::Candidate,
-            false,
-            out,
-        )
+        self.ask(now, endpoint, Some(id), Question::Ping, Purpose::Candidate, false, out)
     }
 
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
@@ -454,10 +432,7 @@ impl Engine {
         else {
             return self.refuse(Refusal::Unsolicited);
         };
-        let contact = Contact {
-            id: reply.sender,
-            endpoint: from,
-        };
+        let contact = Contact { id: reply.sender, endpoint: from };
         if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
             if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
                 self.check(now, listed, out);
@@ -472,15 +447,7 @@ impl Engine {
         match request.purpose {
             Purpose::Op(op) => self.operation_late(now, op, request, out),
             Purpose::Check if !request.is_retry => {
-                self.ask(
-                    now,
-                    request.to,
-                    request.id,
-                    request.question,
-                    Purpose::Check,
-                    true,
-                    out,
-                );
+                self.ask(now, request.to, request.id, request.question, Purpose::Check, true, out);
             }
             Purpose::Check | Purpose::Candidate | Purpose::Nothing => {}
         }
@@ -493,13 +460,7 @@ impl Engine {
         }
         let is_proof = request.is_retry && self.last_arrival > request.sent;
         if let (true, Some(id)) = (is_proof, request.id) {
-            self.table.failed(
-                now,
-                &Contact {
-                    id,
-                    endpoint: request.to,
-                },
-            );
+            self.table.failed(now, &Contact { id, endpoint: request.to });
         }
     }
 
@@ -552,14 +513,7 @@ impl Engine {
                 unreachable!("an announce has a port and a token: see `send_announce`")
             }
         };
-        let request = Request {
-            to,
-            id,
-            question,
-            purpose,
-            sent: now,
-            is_retry,
-        };
+        let request = Request { to, id, question, purpose, sent: now, is_retry };
         self.open_request(request, body, Trailer::default(), pad_to, out)
     }
 
@@ -572,15 +526,8 @@ impl Engine {
         token: Option<&[u8]>,
         out: &mut Outbox,
     ) -> bool {
-        let body = Body::AnnouncePeer {
-            topic,
-            port: port.unwrap_or(self.bound.port()),
-        };
-        let trailer = Trailer {
-            token,
-            implied_port: port.is_none(),
-            ..Trailer::default()
-        };
+        let body = Body::AnnouncePeer { topic, port: port.unwrap_or(self.bound.port()) };
+        let trailer = Trailer { token, implied_port: port.is_none(), ..Trailer::default() };
         self.open_request(request, body, trailer, 0, out)
     }
 
@@ -598,15 +545,9 @@ impl Engine {
         }
         let mut txid = TxId([0; 8]);
         self.rng.fill_bytes(&mut txid.0);
-        let trailer = Trailer {
-            txid: Some(txid),
-            ..trailer
-        };
+        let trailer = Trailer { txid: Some(txid), ..trailer };
         let message = Message::new(self.id, body, Some(trailer));
-        let known_rtt = request
-            .id
-            .and_then(|id| self.table.get(&id))
-            .map(Entry::rtt);
+        let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
         self.requests.open(txid, request, known_rtt);
         self.counters.requests += 1;
         self.transmit(request.to, &message, native::MAX_SENT, pad_to, out);
@@ -658,17 +599,12 @@ impl Engine {
         reply: &Message<'a>,
     ) -> impl Iterator<Item = Contact> + use<'a, '_> {
         let has_trailer = reply.trailer.is_some();
-        reply
-            .nodes
-            .iter()
-            .take(MAX_CLOSEST)
-            .copied()
-            .filter(move |node| {
-                ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
-                    && !self.is_own(&node.endpoint)
-                    && self.reaches(&node.endpoint)
-                    && self.guard.believes(&node.endpoint, &from, has_trailer)
-            })
+        reply.nodes.iter().take(MAX_CLOSEST).copied().filter(move |node| {
+            ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
+                && !self.is_own(&node.endpoint)
+                && self.reaches(&node.endpoint)
+                && self.guard.believes(&node.endpoint, &from, has_trailer)
+        })
     }
 
     /// Whether this node's socket can send there.
@@ -701,18 +637,11 @@ impl Engine {
         assert!(self.table.get(&self.id).is_none());
         for (id, operation) in &self.operations {
             operation.check_invariants();
-            assert!(
-                operation
-                    .deadline
-                    .is_none_or(|at| self.deadlines.contains(&(at, *id)))
-            );
+            assert!(operation.deadline.is_none_or(|at| self.deadlines.contains(&(at, *id))));
         }
         assert_eq!(
             self.deadlines.len(),
-            self.operations
-                .values()
-                .filter(|operation| operation.deadline.is_some())
-                .count()
+            self.operations.values().filter(|operation| operation.deadline.is_some()).count()
         );
     }
 }
@@ -726,10 +655,7 @@ impl Outbox {
     /// The datagrams, in the order in which they are to leave.
     pub fn iter(&self) -> impl Iterator<Item = (Endpoint, &[u8])> {
         let starts = std::iter::once(0).chain(self.datagrams.iter().map(|&(_, end)| end));
-        self.datagrams
-            .iter()
-            .zip(starts)
-            .map(|(&(to, end), start)| (to, &self.bytes[start..end]))
+        self.datagrams.iter().zip(starts).map(|(&(to, end), start)| (to, &self.bytes[start..end]))
     }
 
     /// Whether there is nothing to send.

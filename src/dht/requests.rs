@@ -128,20 +128,10 @@ impl Requests {
     /// where measured.
     pub fn open(&mut self, txid: TxId, request: Request, known_rtt: Option<Duration>) {
         self.close(txid);
-        let wake = request.sent
-            + self
-                .short_wait(known_rtt, request.is_retry)
-                .min(self.timeout);
+        let wake = request.sent + self.short_wait(known_rtt, request.is_retry).min(self.timeout);
         self.wakes.insert((wake, txid));
         self.by_endpoint.insert((request.to, request.sent, txid));
-        self.open.insert(
-            txid,
-            Open {
-                request,
-                wake,
-                is_late: false,
-            },
-        );
+        self.open.insert(txid, Open { request, wake, is_late: false });
     }
 
     /// Whether a request to `endpoint` is open.
@@ -168,13 +158,7 @@ impl Requests {
                 .find(|txid| self.open[txid].request.question.is_answered_by(&reply.body))?,
             None => return None,
         };
-        let Request {
-            to,
-            id,
-            question,
-            sent,
-            ..
-        } = self.open.get(&txid)?.request;
+        let Request { to, id, question, sent, .. } = self.open.get(&txid)?.request;
         let matches = to == from
             && question.is_answered_by(&reply.body)
             && id.is_none_or(|id| id == reply.sender);
@@ -186,9 +170,7 @@ impl Requests {
             self.echoed.insert(from);
         }
         let round_trip = now - sent;
-        self.rtt
-            .get_or_insert(Rtt::first(round_trip))
-            .update(round_trip);
+        self.rtt.get_or_insert(Rtt::first(round_trip)).update(round_trip);
         self.close(txid).map(|open| (open.request, round_trip))
     }
 
@@ -199,10 +181,7 @@ impl Requests {
         if wake > now {
             return None;
         }
-        let open = self
-            .open
-            .get_mut(&txid)
-            .expect("every wake is of an open request");
+        let open = self.open.get_mut(&txid).expect("every wake is of an open request");
         if open.is_late {
             return self.close(txid).map(|open| Due::Expired(open.request));
         }
@@ -258,25 +237,18 @@ impl Requests {
     fn close(&mut self, txid: TxId) -> Option<Open> {
         let open = self.open.remove(&txid)?;
         self.wakes.remove(&(open.wake, txid));
-        self.by_endpoint
-            .remove(&(open.request.to, open.request.sent, txid));
+        self.by_endpoint.remove(&(open.request.to, open.request.sent, txid));
         Some(open)
     }
 
     /// Panics where the three indexes disagree or the cap is passed.
     pub fn check_invariants(&self) {
-        assert!(
-            self.open.len() <= self.cap,
-            "more open requests than allowed"
-        );
+        assert!(self.open.len() <= self.cap, "more open requests than allowed");
         assert_eq!(self.open.len(), self.wakes.len());
         assert_eq!(self.open.len(), self.by_endpoint.len());
         for (txid, open) in &self.open {
             assert!(self.wakes.contains(&(open.wake, *txid)));
-            assert!(
-                self.by_endpoint
-                    .contains(&(open.request.to, open.request.sent, *txid))
-            );
+            assert!(self.by_endpoint.contains(&(open.request.to, open.request.sent, *txid)));
         }
         assert!(self.echoed.len() <= 2 * RecentSet::GENERATION);
     }
@@ -291,10 +263,7 @@ struct Rtt {
 
 impl Rtt {
     fn first(round_trip: Duration) -> Self {
-        Self {
-            smoothed: round_trip,
-            variation: round_trip / 2,
-        }
+        Self { smoothed: round_trip, variation: round_trip / 2 }
     }
 
     fn update(&mut self, round_trip: Duration) {

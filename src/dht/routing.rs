@@ -89,11 +89,7 @@ impl Table {
     pub fn answered(&mut self, now: Time, contact: Contact, round_trip: Duration) -> Admission {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];
-        if let Some(at) = bucket
-            .contacts
-            .iter()
-            .position(|entry| entry.contact.id == contact.id)
-        {
+        if let Some(at) = bucket.contacts.iter().position(|entry| entry.contact.id == contact.id) {
             let entry = &mut bucket.contacts[at];
             if entry.contact.endpoint == contact.endpoint {
                 entry.answered(now, round_trip);
@@ -114,14 +110,8 @@ impl Table {
     pub fn failed(&mut self, now: Time, contact: &Contact) {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];
-        bucket
-            .replacements
-            .retain(|entry| entry.contact != *contact);
-        let Some(at) = bucket
-            .contacts
-            .iter()
-            .position(|entry| entry.contact == *contact)
-        else {
+        bucket.replacements.retain(|entry| entry.contact != *contact);
+        let Some(at) = bucket.contacts.iter().position(|entry| entry.contact == *contact) else {
             return;
         };
         let entry = &mut bucket.contacts[at];
@@ -161,10 +151,7 @@ impl Table {
 
     /// The listed contact with this id.
     pub fn get(&self, id: &NodeId) -> Option<&Entry> {
-        self.buckets[self.bucket_of(id)]
-            .contacts
-            .iter()
-            .find(|entry| entry.contact.id == *id)
+        self.buckets[self.bucket_of(id)].contacts.iter().find(|entry| entry.contact.id == *id)
     }
 
     /// Whether this id is neither listed nor waiting, and would find a place for either.
@@ -186,10 +173,7 @@ impl Table {
 
     /// How many contacts are listed.
     pub fn len(&self) -> usize {
-        self.buckets
-            .iter()
-            .map(|bucket| bucket.contacts.len())
-            .sum()
+        self.buckets.iter().map(|bucket| bucket.contacts.len()).sum()
     }
 
     /// Whether none is listed.
@@ -219,11 +203,8 @@ impl Table {
 
     /// A target in the range of the bucket that needs a refresh most, if any needs one at `now`.
     pub fn stale(&self, now: Time, random: &NodeId) -> Option<NodeId> {
-        let (index, bucket) = self
-            .buckets
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, bucket)| bucket.touched)?;
+        let (index, bucket) =
+            self.buckets.iter().enumerate().min_by_key(|(_, bucket)| bucket.touched)?;
         (now >= bucket.touched + self.refresh).then(|| self.id_in_bucket(index, random))
     }
 
@@ -236,10 +217,7 @@ impl Table {
     /// The buckets that have room and lie farther away than the nearest contact: what a node that
     /// has just joined refreshes.
     pub fn thin_buckets(&self) -> Vec<usize> {
-        let nearest = self
-            .buckets
-            .iter()
-            .rposition(|bucket| !bucket.contacts.is_empty());
+        let nearest = self.buckets.iter().rposition(|bucket| !bucket.contacts.is_empty());
         (0..nearest.unwrap_or(0))
             .filter(|&index| self.buckets[index].contacts.len() < self.k)
             .collect()
@@ -250,9 +228,7 @@ impl Table {
         if index + 1 >= self.buckets.len() {
             self.own.with_suffix_of(self.buckets.len() - 1, random)
         } else {
-            self.own
-                .with_flipped_bit(index)
-                .with_suffix_of(index + 1, random)
+            self.own.with_flipped_bit(index).with_suffix_of(index + 1, random)
         }
     }
 
@@ -262,17 +238,11 @@ impl Table {
             let can_split = self.can_split(index);
             let bucket = &mut self.buckets[index];
             if bucket.contacts.len() < self.k {
-                bucket
-                    .replacements
-                    .retain(|waiting| waiting.contact.id != entry.contact.id);
+                bucket.replacements.retain(|waiting| waiting.contact.id != entry.contact.id);
                 bucket.contacts.push(entry);
                 return Admission::Listed;
             }
-            if let Some(at) = bucket
-                .contacts
-                .iter()
-                .position(|listed| listed.failures > 0)
-            {
+            if let Some(at) = bucket.contacts.iter().position(|listed| listed.failures > 0) {
                 bucket.contacts.remove(at);
                 continue;
             }
@@ -280,9 +250,7 @@ impl Table {
                 self.split();
                 continue;
             }
-            bucket
-                .replacements
-                .retain(|waiting| waiting.contact.id != entry.contact.id);
+            bucket.replacements.retain(|waiting| waiting.contact.id != entry.contact.id);
             bucket.replacements.push(entry);
             if bucket.replacements.len() > self.replacements_max {
                 bucket.replacements.remove(0);
@@ -324,13 +292,9 @@ impl Table {
 
     fn remove_endpoint(&mut self, endpoint: &Endpoint) {
         for bucket in &mut self.buckets {
-            bucket
-                .replacements
-                .retain(|entry| entry.contact.endpoint != *endpoint);
+            bucket.replacements.retain(|entry| entry.contact.endpoint != *endpoint);
             let before = bucket.contacts.len();
-            bucket
-                .contacts
-                .retain(|entry| entry.contact.endpoint != *endpoint);
+            bucket.contacts.retain(|entry| entry.contact.endpoint != *endpoint);
             if bucket.contacts.len() < before {
                 bucket.promote(self.k);
             }
@@ -338,8 +302,7 @@ impl Table {
     }
 
     fn remember(&mut self, now: Time, contact: Contact) {
-        self.dropped
-            .retain(|(_, known)| known.endpoint != contact.endpoint);
+        self.dropped.retain(|(_, known)| known.endpoint != contact.endpoint);
         if self.dropped.len() >= DROPPED_MAX {
             self.dropped.pop_front();
         }
@@ -347,20 +310,14 @@ impl Table {
     }
 
     fn bucket_of(&self, id: &NodeId) -> usize {
-        self.own
-            .distance(id)
-            .common_prefix()
-            .min(self.buckets.len() - 1)
+        self.own.distance(id).common_prefix().min(self.buckets.len() - 1)
     }
 
     /// Panics where a contact is in the wrong place or listed twice, or a cap is passed.
     pub fn check_invariants(&self) {
         assert!(!self.buckets.is_empty() && self.buckets.len() <= ID_BITS);
         for (index, bucket) in self.buckets.iter().enumerate() {
-            assert!(
-                bucket.contacts.len() <= self.k,
-                "more contacts in a bucket than k"
-            );
+            assert!(bucket.contacts.len() <= self.k, "more contacts in a bucket than k");
             assert!(bucket.replacements.len() <= self.replacements_max);
             for entry in bucket.contacts.iter().chain(&bucket.replacements) {
                 assert_ne!(entry.contact.id, self.own, "a node lists itself");
@@ -371,11 +328,8 @@ impl Table {
                 );
             }
         }
-        let all: Vec<&Entry> = self
-            .buckets
-            .iter()
-            .flat_map(|b| b.contacts.iter().chain(&b.replacements))
-            .collect();
+        let all: Vec<&Entry> =
+            self.buckets.iter().flat_map(|b| b.contacts.iter().chain(&b.replacements)).collect();
         for (at, entry) in all.iter().enumerate() {
             for other in &all[at + 1..] {
                 assert_ne!(entry.contact.id, other.contact.id, "an id listed twice");
@@ -391,11 +345,7 @@ impl Table {
 
 impl Bucket {
     fn new(now: Time) -> Self {
-        Self {
-            contacts: Vec::new(),
-            replacements: Vec::new(),
-            touched: now,
-        }
+        Self { contacts: Vec::new(), replacements: Vec::new(), touched: now }
     }
 
     /// Fills places from the replacement cache, the most recently seen first.
@@ -404,9 +354,7 @@ impl Bucket {
             let Some(entry) = self.replacements.pop() else {
                 return;
             };
-            let at = self
-                .contacts
-                .partition_point(|listed| listed.seen <= entry.seen);
+            let at = self.contacts.partition_point(|listed| listed.seen <= entry.seen);
             self.contacts.insert(at, entry);
         }
     }
@@ -433,12 +381,7 @@ impl Bucket {
 
 impl Entry {
     fn new(now: Time, contact: Contact, round_trip: Duration) -> Self {
-        Self {
-            contact,
-            rtt: in_rtt_units(round_trip),
-            failures: 0,
-            seen: now,
-        }
+        Self { contact, rtt: in_rtt_units(round_trip), failures: 0, seen: now }
     }
 
     /// Whether it answered the last question.

@@ -81,10 +81,7 @@ impl Storage {
             }
         }
         if !peer.is_local()
-            && self
-                .per_ip
-                .get(peer.ip_bytes())
-                .is_some_and(|&n| n >= self.per_ip_max)
+            && self.per_ip.get(peer.ip_bytes()).is_some_and(|&n| n >= self.per_ip_max)
         {
             return Err(StoreError::Quota);
         }
@@ -108,9 +105,7 @@ impl Storage {
             return;
         };
         let alive = || {
-            records
-                .iter()
-                .filter(|record| now - record.stored < self.life && wanted(&record.peer))
+            records.iter().filter(|record| now - record.stored < self.life && wanted(&record.peer))
         };
         // Selection sampling (Knuth, TAOCP 3.4.2, algorithm S): one pass, every subset as likely.
         let mut left = alive().count();
@@ -143,11 +138,7 @@ impl Storage {
             }
             None => keys.extend(self.topics.keys().copied().take(topics)),
         }
-        self.swept_to = if keys.len() < topics {
-            None
-        } else {
-            keys.last().copied()
-        };
+        self.swept_to = if keys.len() < topics { None } else { keys.last().copied() };
         for key in keys {
             self.drop_older(key, now, self.life);
         }
@@ -189,9 +180,10 @@ impl Storage {
     }
 
     fn drop_older(&mut self, key: Distance, now: Time, age: Duration) {
-        let old = self.topics.get(&key).map_or(0, |records| {
-            records.partition_point(|record| now - record.stored >= age)
-        });
+        let old = self
+            .topics
+            .get(&key)
+            .map_or(0, |records| records.partition_point(|record| now - record.stored >= age));
         self.drop_first(key, old);
     }
 
@@ -231,14 +223,8 @@ impl Storage {
     pub fn check_invariants(&self) {
         let all = || self.topics.values().flatten();
         assert_eq!(self.records, all().count());
-        assert!(
-            self.records <= self.records_max,
-            "more records than allowed"
-        );
-        assert!(
-            self.topics.len() <= self.topics_max,
-            "more topics than allowed"
-        );
+        assert!(self.records <= self.records_max, "more records than allowed");
+        assert!(self.topics.len() <= self.topics_max, "more topics than allowed");
         assert_eq!(
             self.per_ip.values().sum::<usize>(),
             all().filter(|record| !record.peer.is_local()).count()
@@ -246,10 +232,7 @@ impl Storage {
         assert!(self.per_ip.values().all(|&n| 0 < n && n <= self.per_ip_max));
         for records in self.topics.values() {
             assert!(!records.is_empty() && records.len() <= self.topic_peers_max);
-            assert!(
-                records.is_sorted_by_key(|record| record.stored),
-                "records out of order"
-            );
+            assert!(records.is_sorted_by_key(|record| record.stored), "records out of order");
         }
     }
 }

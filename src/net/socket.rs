@@ -163,9 +163,5 @@ fn ignore_port_unreachable(socket: &socket2::Socket) -> io::Result<()> {
             None,
         )
     };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

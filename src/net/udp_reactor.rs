@@ -65,10 +65,7 @@ impl Batch {
     /// The datagrams.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (Endpoint, &mut [u8])> {
         let buffers = self.buffers.iter_mut();
-        self.received
-            .iter()
-            .zip(buffers)
-            .map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
+        self.received.iter().zip(buffers).map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
     }
 }
 
@@ -118,10 +115,7 @@ impl Reactor {
             send_failures: AtomicU64::new(0),
             receive_failures: AtomicU64::new(0),
         };
-        Ok(Self {
-            poll,
-            link: Arc::new(link),
-        })
+        Ok(Self { poll, link: Arc::new(link) })
     }
 
     /// What other threads need of it.
@@ -164,10 +158,7 @@ impl Reactor {
             if link.is_lost.swap(false, Ordering::AcqRel) && rebinding.is_none() {
                 host.socket_changed(SocketNews::Lost);
                 *link.socket.lock() = None;
-                rebinding = Some(Rebinding {
-                    at: link.now(),
-                    wait: REBIND_MIN,
-                });
+                rebinding = Some(Rebinding { at: link.now(), wait: REBIND_MIN });
             }
             if let Some(attempt) = &mut rebinding {
                 if link.now() >= attempt.at && self.rebind(host, attempt) {
@@ -180,11 +171,8 @@ impl Reactor {
                 .flatten()
                 .min();
             // A full batch says that more is waiting, for which the poll would not wake again.
-            let timeout = if is_full {
-                Some(Duration::ZERO)
-            } else {
-                wake_at.map(|at| at - link.now())
-            };
+            let timeout =
+                if is_full { Some(Duration::ZERO) } else { wake_at.map(|at| at - link.now()) };
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -268,8 +256,7 @@ impl Link {
             return;
         }
         let Some(socket) = self.socket() else {
-            self.send_failures
-                .fetch_add(out.iter().count() as u64, Ordering::Relaxed);
+            self.send_failures.fetch_add(out.iter().count() as u64, Ordering::Relaxed);
             return;
         };
         for (to, datagram) in out.iter() {
@@ -302,10 +289,7 @@ impl Link {
 
     /// Datagrams that the system refused to send and errors while receiving, so far.
     pub fn failures(&self) -> (u64, u64) {
-        (
-            self.send_failures.load(Ordering::Relaxed),
-            self.receive_failures.load(Ordering::Relaxed),
-        )
+        (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
     }
 
     /// The socket's file descriptor, while there is one.

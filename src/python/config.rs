@@ -38,15 +38,12 @@ impl FromPython for Legacy {
                 convert::shown(value)
             )));
         };
-        allowed
-            .into_iter()
-            .find(|legacy| text == legacy.name())
-            .ok_or_else(|| {
-                PyValueError::new_err(format!(
-                    "{name} must be \"local\", \"never\" or \"always\", got {}",
-                    convert::shown(value)
-                ))
-            })
+        allowed.into_iter().find(|legacy| text == legacy.name()).ok_or_else(|| {
+            PyValueError::new_err(format!(
+                "{name} must be \"local\", \"never\" or \"always\", got {}",
+                convert::shown(value)
+            ))
+        })
     }
 }
 

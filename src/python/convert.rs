@@ -23,9 +23,7 @@ const HOST_MAX: usize = 253;
 /// A value as an error shows it: its `repr`, cut.
 pub fn shown(value: &Bound<'_, PyAny>) -> String {
     const SHOWN_MAX: usize = 60;
-    let repr = value
-        .repr()
-        .map_or_else(|_| "an object".to_owned(), |repr| repr.to_string());
+    let repr = value.repr().map_or_else(|_| "an object".to_owned(), |repr| repr.to_string());
     if repr.chars().count() <= SHOWN_MAX {
         return repr;
     }
@@ -33,14 +31,9 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 fn type_error(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    let class = value
-        .get_type()
-        .name()
-        .map_or_else(|_| "object".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!(
-        "{name} must be {expected}, got {class} {}",
-        shown(value)
-    ))
+    let class =
+        value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
+    PyTypeError::new_err(format!("{name} must be {expected}, got {class} {}", shown(value)))
 }
 
 fn value_error(name: &str, expected: &str, got: &str) -> PyErr {
@@ -131,14 +124,8 @@ pub fn bind_port(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u16> {
 /// A packet's type that belongs to applications.
 pub fn application_kind(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u8> {
     let least = i64::from(FIRST_APPLICATION_KIND);
-    integer_in(
-        name,
-        "an application's type, an int from 16 to 255",
-        value,
-        least,
-        255,
-    )
-    .map(|kind| kind as u8)
+    integer_in(name, "an application's type, an int from 16 to 255", value, least, 255)
+        .map(|kind| kind as u8)
 }
 
 /// Any packet's type.
@@ -150,11 +137,7 @@ pub fn any_kind(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u8> {
 pub fn payload(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let bytes = bytes(name, value)?;
     if bytes.len() > MAX_PAYLOAD {
-        return Err(value_error(
-            name,
-            "at most 1100 bytes",
-            &format!("{} bytes", bytes.len()),
-        ));
+        return Err(value_error(name, "at most 1100 bytes", &format!("{} bytes", bytes.len())));
     }
     Ok(bytes)
 }
@@ -182,20 +165,14 @@ pub fn timeout(value: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
     if value.is_none() {
         return Ok(None);
     }
-    seconds(
-        "timeout",
-        "seconds, finite and not negative, or None",
-        value,
-    )
-    .map(Some)
+    seconds("timeout", "seconds, finite and not negative, or None", value).map(Some)
 }
 
 fn text(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<String> {
     match value.cast::<PyString>() {
-        Ok(text) => text
-            .to_str()
-            .map(str::to_owned)
-            .map_err(|_| value_error(name, expected, &shown(value))),
+        Ok(text) => {
+            text.to_str().map(str::to_owned).map_err(|_| value_error(name, expected, &shown(value)))
+        }
         Err(_) => Err(type_error(name, expected, value)),
     }
 }
@@ -305,11 +282,7 @@ pub fn targets(
         return Ok(vec![target_from_text(text)?]);
     }
     let Ok(items) = value.try_iter() else {
-        return Err(type_error(
-            "bootstrap",
-            "a contact or an iterable of contacts",
-            value,
-        ));
+        return Err(type_error("bootstrap", "a contact or an iterable of contacts", value));
     };
     items
         .map(|item| {
@@ -332,13 +305,8 @@ fn target(host: &Bound<'_, PyAny>, port_value: &Bound<'_, PyAny>) -> PyResult<Ta
 }
 
 fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
-    let refused = || {
-        value_error(
-            "bootstrap",
-            "\"host:port\", an IPv6 address in brackets",
-            &shown(text),
-        )
-    };
+    let refused =
+        || value_error("bootstrap", "\"host:port\", an IPv6 address in brackets", &shown(text));
     let whole = text.to_str().map_err(|_| refused())?;
     let (host, port_text) = whole.rsplit_once(':').ok_or_else(refused)?;
     let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
@@ -347,11 +315,8 @@ fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
         None => host,
     };
     let is_number = port_text.bytes().all(|byte| byte.is_ascii_digit());
-    let port = port_text
-        .parse()
-        .ok()
-        .filter(|&port: &u16| is_number && port > 0)
-        .ok_or_else(|| {
+    let port =
+        port_text.parse().ok().filter(|&port: &u16| is_number && port > 0).ok_or_else(|| {
             value_error(
                 "port",
                 "a port, an int from 1 to 65535",
@@ -363,10 +328,7 @@ fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
 
 /// A host that is the address of one host, or may be the name of one: numbers alone are neither.
 fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<Target> {
-    let target = Target {
-        host: host.to_owned(),
-        port,
-    };
+    let target = Target { host: host.to_owned(), port };
     if let Some(endpoint) = target.endpoint() {
         sendable("host", endpoint)?;
         return Ok(target);
@@ -384,20 +346,14 @@ fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<T
     if has_name_shape {
         Ok(target)
     } else {
-        Err(value_error(
-            "host",
-            "an IP address or a host name",
-            &shown(value),
-        ))
+        Err(value_error("host", "an IP address or a host name", &shown(value)))
     }
 }
 
 /// A `kadepy.Peer`.
 pub fn peer<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS
-        .import(py, "kadepy._types", "Peer")?
-        .call1((host_text(endpoint), endpoint.port()))
+    CLASS.import(py, "kadepy._types", "Peer")?.call1((host_text(endpoint), endpoint.port()))
 }
 
 /// A `kadepy.Node`.
@@ -405,9 +361,7 @@ pub fn node<'py>(py: Python<'py>, contact: &Contact) -> PyResult<Bound<'py, PyAn
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let id = PyBytes::new(py, &contact.id.0);
     let endpoint = &contact.endpoint;
-    CLASS
-        .import(py, "kadepy._types", "Node")?
-        .call1((id, host_text(endpoint), endpoint.port()))
+    CLASS.import(py, "kadepy._types", "Node")?.call1((id, host_text(endpoint), endpoint.port()))
 }
 
 /// An endpoint's address as text.

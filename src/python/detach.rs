@@ -25,11 +25,7 @@ static IS_EXITING: AtomicBool = AtomicBool::new(false);
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     // Counted before the question, so that the exit either is seen here or sees this.
     let _present = Present::enter();
-    if is_exiting() {
-        work()
-    } else {
-        py.detach(work)
-    }
+    if is_exiting() { work() } else { py.detach(work) }
 }
 
 /// Calls `step` without the GIL until it gives something; signals are answered in between.
@@ -103,8 +99,7 @@ impl Deadline {
 
     /// How long to wait at a stretch.
     pub fn patience(self) -> Duration {
-        self.left()
-            .map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
+        self.left().map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
     }
 }
 

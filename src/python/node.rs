@@ -42,10 +42,7 @@ static NODES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 /// The first node that is still open.
 pub fn first_open() -> Option<Arc<Inner>> {
     let nodes = NODES.lock();
-    nodes
-        .iter()
-        .filter_map(Weak::upgrade)
-        .find(|inner| !inner.node.is_closed())
+    nodes.iter().filter_map(Weak::upgrade).find(|inner| !inner.node.is_closed())
 }
 
 impl Inner {
@@ -58,10 +55,7 @@ impl Inner {
     ) -> PyResult<Arc<Self>> {
         static HOOKS: PyOnceLock<()> = PyOnceLock::new();
         HOOKS.get_or_try_init(py, || {
-            py.import("kadepy._runtime")?
-                .getattr("install_hooks")?
-                .call0()
-                .map(drop)
+            py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
         })?;
         let node = detached(py, || Node::start(address, id, config.clone()))
             .map_err(|error| error::bind_error(address, &error))?;
@@ -131,11 +125,7 @@ impl Inner {
         if self.node.reaches(&endpoint) {
             return Ok(endpoint);
         }
-        let (has, wants) = if endpoint.is_ipv4() {
-            ("IPv6", "IPv4")
-        } else {
-            ("IPv4", "IPv6")
-        };
+        let (has, wants) = if endpoint.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
         Err(PyValueError::new_err(format!(
             "ip must be an {has} address, for this node is bound to {}, got the {wants} address {}",
             self.node.address().ip(),
@@ -163,10 +153,7 @@ pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny
         )));
     }
     let py = callback.py();
-    let is_async = py
-        .import("kadepy._runtime")?
-        .getattr("is_async")?
-        .call1((callback,))?;
+    let is_async = py.import("kadepy._runtime")?.getattr("is_async")?.call1((callback,))?;
     if is_async.is_truthy()? {
         return Err(PyTypeError::new_err(format!(
             "callback must be a plain function, which {} is not: nothing would await it",
@@ -197,11 +184,7 @@ impl PyNode {
         let port = convert::bind_port("port", port)?;
         let mut address = convert::ip("host", host)?;
         address.set_port(port);
-        let id = if node_id.is_none() {
-            None
-        } else {
-            Some(own_id(node_id)?)
-        };
+        let id = if node_id.is_none() { None } else { Some(own_id(node_id)?) };
         let config = if config.is_none() {
             Config::default()
         } else {
@@ -251,9 +234,7 @@ impl PyNode {
         let timeout = convert::timeout(timeout)?;
         let targets = convert::targets(ip, port)?;
         if targets.is_empty() {
-            return Err(PyValueError::new_err(
-                "bootstrap needs at least one contact, got none",
-            ));
+            return Err(PyValueError::new_err("bootstrap needs at least one contact, got none"));
         }
         let node = &self.inner.node;
         node.check_open()?;
@@ -268,23 +249,17 @@ impl PyNode {
             Err(_) => Ok(Some(None)),
         })?;
         let Some(resolved) = resolved else {
-            let reasons = names
-                .iter()
-                .map(|name| format!("{name} (its name did not resolve in time)"));
+            let reasons =
+                names.iter().map(|name| format!("{name} (its name did not resolve in time)"));
             return Err(no_contact_answered(py, reasons));
         };
-        let pending = detached(py, || {
-            node.join(resolve::endpoints(&resolved), deadline.left())
-        })?;
+        let pending = detached(py, || node.join(resolve::endpoints(&resolved), deadline.left()))?;
         match outcome(py, &pending)? {
             Outcome::Joined { contacts, seeds } => {
                 if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
                     return Ok(contacts);
                 }
-                Err(no_contact_answered(
-                    py,
-                    resolved.iter().map(|entry| reason(entry, node)),
-                ))
+                Err(no_contact_answered(py, resolved.iter().map(|entry| reason(entry, node))))
             }
             other => Err(unexpected(&other)),
         }
@@ -303,13 +278,9 @@ impl PyNode {
         match outcome(py, &pending)? {
             Outcome::Pong(round_trip) => Ok(round_trip.as_secs_f64()),
             Outcome::Silence => {
-                let within = limit.map_or(String::new(), |limit| {
-                    format!(" within {} s", limit.as_secs_f64())
-                });
-                Err(error::request_timeout(
-                    py,
-                    format!("{to} did not answer{within}"),
-                ))
+                let within = limit
+                    .map_or(String::new(), |limit| format!(" within {} s", limit.as_secs_f64()));
+                Err(error::request_timeout(py, format!("{to} did not answer{within}")))
             }
             other => Err(unexpected(&other)),
         }
@@ -326,10 +297,8 @@ impl PyNode {
         let pending = detached(py, || self.inner.node.find_node(target, timeout))?;
         match outcome(py, &pending)? {
             Outcome::Nodes(nodes) => {
-                let nodes: Vec<_> = nodes
-                    .iter()
-                    .map(|node| convert::node(py, node))
-                    .collect::<PyResult<_>>()?;
+                let nodes: Vec<_> =
+                    nodes.iter().map(|node| convert::node(py, node)).collect::<PyResult<_>>()?;
                 PyList::new(py, nodes)
             }
             other => Err(unexpected(&other)),
@@ -345,10 +314,7 @@ impl PyNode {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
         let pending = detached(py, || self.inner.node.get_peers(topic, timeout))?;
-        Ok(PyPeers {
-            pending: Mutex::new(Some(Arc::new(pending))),
-            ready: Mutex::default(),
-        })
+        Ok(PyPeers { pending: Mutex::new(Some(Arc::new(pending))), ready: Mutex::default() })
     }
 
     fn announce_peer(
@@ -393,9 +359,7 @@ impl PyNode {
         let to = self.inner.endpoint(target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
         let port = optional_port(port)?;
-        Ok(detached(py, || {
-            self.inner.node.announce_to(to, topic, port)
-        })?)
+        Ok(detached(py, || self.inner.node.announce_to(to, topic, port))?)
     }
 
     fn lookup_from(
@@ -407,9 +371,7 @@ impl PyNode {
     ) -> PyResult<()> {
         let to = self.inner.endpoint(target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
-        Ok(detached(py, || {
-            self.inner.node.fire(to, Question::GetPeers(topic))
-        })?)
+        Ok(detached(py, || self.inner.node.fire(to, Question::GetPeers(topic)))?)
     }
 
     fn set_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -464,14 +426,9 @@ impl PyNode {
         fields.set_item("records", stats.records)?;
         fields.set_item("callback_queue", waiting)?;
         fields.set_item("callback_dropped", callback_dropped)?;
-        fields.set_item(
-            "callback_errors",
-            self.inner.callback_errors.load(Ordering::Relaxed),
-        )?;
+        fields.set_item("callback_errors", self.inner.callback_errors.load(Ordering::Relaxed))?;
         fields.set_item("uptime", stats.uptime.as_secs_f64())?;
-        CLASS
-            .import(py, "kadepy._types", "Stats")?
-            .call((), Some(&fields))
+        CLASS.import(py, "kadepy._types", "Stats")?.call((), Some(&fields))
     }
 
     fn close(&self, py: Python<'_>) {
@@ -571,11 +528,7 @@ impl PyNotices {
         if owner.node.is_closed() {
             return None;
         }
-        owner
-            .callback
-            .lock()
-            .as_ref()
-            .map(|callback| callback.clone_ref(py))
+        owner.callback.lock().as_ref().map(|callback| callback.clone_ref(py))
     }
 
     /// Reports what a callback raised through `sys.unraisablehook`.
@@ -638,9 +591,9 @@ fn next_reply(py: Python<'_>, pending: &Pending) -> PyResult<Reply> {
 fn outcome(py: Python<'_>, pending: &Pending) -> PyResult<Outcome> {
     match next_reply(py, pending)? {
         Reply::Done(outcome) => Ok(outcome),
-        Reply::Peers(_) => Err(PyRuntimeError::new_err(
-            "peers came from an operation that finds none",
-        )),
+        Reply::Peers(_) => {
+            Err(PyRuntimeError::new_err("peers came from an operation that finds none"))
+        }
     }
 }
 
@@ -659,29 +612,18 @@ fn own_id(value: &Bound<'_, PyAny>) -> PyResult<crate::NodeId> {
 }
 
 pub fn optional_port(value: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
-    if value.is_none() {
-        Ok(None)
-    } else {
-        convert::port("port", value).map(Some)
-    }
+    if value.is_none() { Ok(None) } else { convert::port("port", value).map(Some) }
 }
 
 fn no_contact_answered(py: Python<'_>, reasons: impl Iterator<Item = String>) -> PyErr {
     let reasons: Vec<String> = reasons.collect();
-    error::bootstrap_error(
-        py,
-        format!("no bootstrap contact answered: {}", reasons.join("; ")),
-    )
+    error::bootstrap_error(py, format!("no bootstrap contact answered: {}", reasons.join("; ")))
 }
 
 fn reason((target, found): &Resolved, node: &Node) -> String {
     match found {
         Err(error) => format!("{target} ({error})"),
-        Ok(endpoints)
-            if endpoints
-                .iter()
-                .all(|endpoint| *endpoint == node.address().into()) =>
-        {
+        Ok(endpoints) if endpoints.iter().all(|endpoint| *endpoint == node.address().into()) => {
             format!("{target} (it is this node itself)")
         }
         Ok(_) => format!("{target} (no answer)"),

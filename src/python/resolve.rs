@@ -26,12 +26,10 @@ pub fn resolve(targets: Vec<Target>, ipv4: bool) -> Receiver<Vec<Resolved>> {
         let _ = sender.send(resolve_all(targets, ipv4));
     } else {
         // Without the thread the channel is disconnected, which the caller takes as no answer.
-        let _ = std::thread::Builder::new()
-            .name("kadepy-resolver".into())
-            .spawn(move || {
-                // Nobody may be waiting any more.
-                let _ = sender.send(resolve_all(targets, ipv4));
-            });
+        let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(move || {
+            // Nobody may be waiting any more.
+            let _ = sender.send(resolve_all(targets, ipv4));
+        });
     }
     receiver
 }
@@ -49,9 +47,7 @@ pub fn stay_joined(
     let weak = Arc::downgrade(node);
     let run = move || join_when_resolved(&weak, &targets, ipv4);
     // Where there is no thread to be had, there is none to resolve on later either.
-    let _ = std::thread::Builder::new()
-        .name("kadepy-resolver".into())
-        .spawn(run);
+    let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(run);
     Ok(())
 }
 
@@ -76,12 +72,7 @@ fn join_when_resolved(node: &Weak<Node>, targets: &[Target], ipv4: bool) {
 
 /// All addresses that were found, each contact's own in the resolver's order.
 pub fn endpoints(resolved: &[Resolved]) -> Vec<Endpoint> {
-    resolved
-        .iter()
-        .filter_map(|(_, found)| found.as_ref().ok())
-        .flatten()
-        .copied()
-        .collect()
+    resolved.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().copied().collect()
 }
 
 fn resolve_all(targets: Vec<Target>, ipv4: bool) -> Vec<Resolved> {
@@ -104,15 +95,11 @@ fn resolve_one(target: &Target, ipv4: bool) -> Result<Vec<Endpoint>, String> {
             .filter(Endpoint::is_sendable)
             .collect(),
     };
-    let reached: Vec<Endpoint> = all
-        .into_iter()
-        .filter(|endpoint| endpoint.is_ipv4() == ipv4)
-        .collect();
+    let reached: Vec<Endpoint> =
+        all.into_iter().filter(|endpoint| endpoint.is_ipv4() == ipv4).collect();
     if reached.is_empty() {
         let family = if ipv4 { "IPv4" } else { "IPv6" };
-        return Err(format!(
-            "it has no {family} address, and this node speaks {family} only"
-        ));
+        return Err(format!("it has no {family} address, and this node speaks {family} only"));
     }
     Ok(reached)
 }

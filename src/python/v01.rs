@@ -22,8 +22,7 @@ static EARLY_CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 
 fn default_node() -> Option<Arc<Inner>> {
     let made = MADE.lock().clone();
-    made.filter(|inner| !inner.node.is_closed())
-        .or_else(node::first_open)
+    made.filter(|inner| !inner.node.is_closed()).or_else(node::first_open)
 }
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
@@ -85,12 +84,7 @@ pub fn dht_find_node(
     port: &Bound<'_, PyAny>,
     target: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    fire(
-        py,
-        ip,
-        port,
-        Question::FindNode(convert::id("target", target)?),
-    )
+    fire(py, ip, port, Question::FindNode(convert::id("target", target)?))
 }
 
 /// Sends an ANNOUNCE_PEER of the 32-byte `topic`; `announced_port` is where the peer listens.
@@ -106,9 +100,7 @@ pub fn dht_announce_peer(
     let to = inner.endpoint(ip, Some(port))?;
     let topic = convert::topic("topic", topic)?;
     let announced = convert::port("announced_port", announced_port)?;
-    Ok(detached(py, || {
-        inner.node.announce_to(to, topic, Some(announced))
-    })?)
+    Ok(detached(py, || inner.node.announce_to(to, topic, Some(announced)))?)
 }
 
 /// Sends a GET_PEERS of the 32-byte `topic`. The answer comes to the callback.
@@ -119,12 +111,7 @@ pub fn dht_get_peers(
     port: &Bound<'_, PyAny>,
     topic: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    fire(
-        py,
-        ip,
-        port,
-        Question::GetPeers(convert::topic("topic", topic)?),
-    )
+    fire(py, ip, port, Question::GetPeers(convert::topic("topic", topic)?))
 }
 
 fn fire(
@@ -162,28 +149,20 @@ pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
     if key.is_none() {
         return Ok(());
     }
-    Err(PyNotImplementedError::new_err(
-        "set_network_key: this version of KadePy has no encryption",
-    ))
+    Err(PyNotImplementedError::new_err("set_network_key: this version of KadePy has no encryption"))
 }
 
 /// Forgets the stored peers that were announced `max_age_ms` milliseconds ago or earlier.
 #[pyfunction]
 pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResult<()> {
-    let age = convert::integer(
-        "max_age_ms",
-        "milliseconds, an int of 0 or more",
-        max_age_ms,
-    )?;
+    let age = convert::integer("max_age_ms", "milliseconds, an int of 0 or more", max_age_ms)?;
     let age = u64::try_from(age).map_err(|_| {
         PyValueError::new_err(format!(
             "max_age_ms must be milliseconds, an int of 0 or more, got {age}"
         ))
     })?;
     let inner = node_in_use(py)?;
-    Ok(detached(py, || {
-        inner.node.clean_storage(Duration::from_millis(age))
-    })?)
+    Ok(detached(py, || inner.node.clean_storage(Duration::from_millis(age)))?)
 }
 
 /// Prints the routing table.
@@ -191,15 +170,10 @@ pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResul
 pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
     let inner = node_in_use(py)?;
     let entries = detached(py, || inner.node.entries())?;
-    let nodes: Vec<_> = entries
-        .iter()
-        .map(|entry| convert::node(py, &entry.contact))
-        .collect::<PyResult<_>>()?;
+    let nodes: Vec<_> =
+        entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
     let id = PyBytes::new(py, &inner.node.id().0);
-    py.import("kadepy._runtime")?
-        .getattr("print_table")?
-        .call1((id, nodes))
-        .map(drop)
+    py.import("kadepy._runtime")?.getattr("print_table")?.call1((id, nodes)).map(drop)
 }
 
 /// The XOR distance of two 32-byte ids, as 32 bytes.

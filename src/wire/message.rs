@@ -26,13 +26,7 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// A message that lists nothing.
     pub fn new(sender: NodeId, body: Body<'a>, trailer: Option<Trailer<'a>>) -> Self {
-        Self {
-            sender,
-            body,
-            nodes: &[],
-            peers: &[],
-            trailer,
-        }
+        Self { sender, body, nodes: &[], peers: &[], trailer }
     }
 
     /// The transaction that it belongs to, if it names one.
@@ -263,11 +257,7 @@ impl Endpoint {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Self {
-            ip: ip.octets(),
-            port,
-            scope: 0,
-        }
+        Self { ip: ip.octets(), port, scope: 0 }
     }
 
     /// The address, IPv4 as such.
@@ -290,8 +280,7 @@ impl Endpoint {
     /// Whether the address is IPv4.
     #[inline]
     pub fn is_ipv4(&self) -> bool {
-        self.ip
-            .starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+        self.ip.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
     }
 
     /// The address as 16 bytes, IPv4 mapped: what quotas and tokens are counted by.
@@ -333,10 +322,7 @@ impl From<SocketAddr> for Endpoint {
             SocketAddr::V6(v6) => u16::try_from(v6.scope_id()).unwrap_or(0),
             SocketAddr::V4(_) => 0,
         };
-        Self {
-            scope,
-            ..Self::new(address.ip(), address.port())
-        }
+        Self { scope, ..Self::new(address.ip(), address.port()) }
     }
 }
 

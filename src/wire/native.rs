@@ -99,9 +99,7 @@ pub fn decode<'a>(datagram: &'a [u8], lists: &'a mut Lists) -> Result<Message<'a
     if datagram.len() > MAX_READ {
         return Err(DecodeError::Oversize);
     }
-    let (header, rest) = datagram
-        .split_first_chunk::<HEADER_LEN>()
-        .ok_or(DecodeError::Short)?;
+    let (header, rest) = datagram.split_first_chunk::<HEADER_LEN>().ok_or(DecodeError::Short)?;
     let (kind, sender) = (header[0], &header[1..]);
     let mut rest = Reader(rest);
     lists.nodes.clear();
@@ -116,10 +114,7 @@ pub fn decode<'a>(datagram: &'a [u8], lists: &'a mut Lists) -> Result<Message<'a
             lists.read_nodes4(rest.take(count * NODE4_LEN)?);
             Body::FoundNodes
         }
-        kind::ANNOUNCE_PEER => Body::AnnouncePeer {
-            topic: rest.id()?,
-            port: rest.u16()?,
-        },
+        kind::ANNOUNCE_PEER => Body::AnnouncePeer { topic: rest.id()?, port: rest.u16()? },
         kind::GET_PEERS => Body::GetPeers { topic: rest.id()? },
         kind::PEERS => {
             let topic = rest.id()?;
@@ -138,22 +133,13 @@ pub fn decode<'a>(datagram: &'a [u8], lists: &'a mut Lists) -> Result<Message<'a
             Body::Error { code, text }
         }
         reserved @ ..FIRST_APPLICATION_KIND => return Err(DecodeError::UnknownType(reserved)),
-        kind => Body::Application {
-            kind,
-            payload: std::mem::take(&mut rest.0),
-        },
+        kind => Body::Application { kind, payload: std::mem::take(&mut rest.0) },
     };
     let trailer = match rest.0.strip_prefix(&MAGIC) {
         Some(fields) => Some(read_trailer(fields, lists)?),
         None => None,
     };
-    Ok(Message {
-        sender: id_from(sender),
-        body,
-        nodes: &lists.nodes,
-        peers: &lists.peers,
-        trailer,
-    })
+    Ok(Message { sender: id_from(sender), body, nodes: &lists.nodes, peers: &lists.peers, trailer })
 }
 
 /// The body of a packet as it came, without header and trailer.
@@ -205,20 +191,14 @@ impl Lists {
     fn read_nodes4(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(NODE4_LEN) {
             let (id, address) = chunk.split_at(ID_LEN);
-            self.push_node(Contact {
-                id: id_from(id),
-                endpoint: endpoint4(address),
-            });
+            self.push_node(Contact { id: id_from(id), endpoint: endpoint4(address) });
         }
     }
 
     fn read_nodes6(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(NODE6_LEN) {
             let (id, address) = chunk.split_at(ID_LEN);
-            self.push_node(Contact {
-                id: id_from(id),
-                endpoint: endpoint6(address),
-            });
+            self.push_node(Contact { id: id_from(id), endpoint: endpoint6(address) });
         }
     }
 
@@ -262,8 +242,7 @@ impl<'a> Reader<'a> {
     }
 
     fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.take(2)
-            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
     fn id(&mut self) -> Result<NodeId, DecodeError> {
@@ -305,10 +284,8 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
             }
             (tag::PADDING, _) => {}
             (tag::WANT, 1) => {
-                trailer.want = Some(Want {
-                    v4: value[0] & WANT_V4 != 0,
-                    v6: value[0] & WANT_V6 != 0,
-                });
+                trailer.want =
+                    Some(Want { v4: value[0] & WANT_V4 != 0, v6: value[0] & WANT_V6 != 0 });
             }
             (tag::AGENT, 1..=16) => trailer.agent = std::str::from_utf8(value).ok(),
             (tag::TXID..=tag::AGENT, _) => return Err(DecodeError::Trailer),
@@ -371,16 +348,9 @@ impl<'a> Plan<'a> {
             Body::Application { payload, .. } => (payload.len(), [None, None], [None, None]),
         };
         let trailer = message.trailer.as_ref().map_or(0, trailer_len);
-        let mut room = limit
-            .min(MAX_SENT)
-            .checked_sub(HEADER_LEN + body + trailer)?;
+        let mut room = limit.min(MAX_SENT).checked_sub(HEADER_LEN + body + trailer)?;
         let peers = fitting(message.peers, |peer| peer.is_ipv4(), peer_slots, &mut room);
-        let nodes = fitting(
-            message.nodes,
-            |node| node.endpoint.is_ipv4(),
-            node_slots,
-            &mut room,
-        );
+        let nodes = fitting(message.nodes, |node| node.endpoint.is_ipv4(), node_slots, &mut room);
         Some(Self { peers, nodes })
     }
 }
@@ -394,11 +364,7 @@ fn fitting<'a, T>(
     room: &mut usize,
 ) -> &'a [T] {
     for (index, entry) in list.iter().enumerate() {
-        let slot = if is_ipv4(entry) {
-            &mut slot4
-        } else {
-            &mut slot6
-        };
+        let slot = if is_ipv4(entry) { &mut slot4 } else { &mut slot6 };
         if let Some(slot) = slot {
             let Some(left) = room.checked_sub(slot.entry + slot.opening) else {
                 return &list[..index];
@@ -414,13 +380,9 @@ fn trailer_len(trailer: &Trailer<'_>) -> usize {
     let field = |len: usize| FIELD_HEADER_LEN + len;
     MAGIC.len()
         + trailer.txid.map_or(0, |_| field(8))
-        + trailer.endpoint.map_or(0, |endpoint| {
-            field(if endpoint.is_ipv4() {
-                PEER4_LEN
-            } else {
-                PEER6_LEN
-            })
-        })
+        + trailer
+            .endpoint
+            .map_or(0, |endpoint| field(if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN }))
         + trailer.token.map_or(0, |token| field(token.len()))
         + if flags(trailer) == 0 { 0 } else { field(1) }
         + trailer.want.map_or(0, |_| field(1))
@@ -485,11 +447,7 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
         put_field(out, tag::TXID, &txid.0);
     }
     if let Some(endpoint) = &trailer.endpoint {
-        let len = if endpoint.is_ipv4() {
-            PEER4_LEN
-        } else {
-            PEER6_LEN
-        };
+        let len = if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN };
         put_field_header(out, tag::ENDPOINT, len);
         put_endpoint(out, endpoint);
     }
@@ -500,29 +458,19 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
         put_field(out, tag::FLAGS, &[flags(trailer)]);
     }
     if let Some(want) = trailer.want {
-        put_field(
-            out,
-            tag::WANT,
-            &[u8::from(want.v4) * WANT_V4 + u8::from(want.v6) * WANT_V6],
-        );
+        put_field(out, tag::WANT, &[u8::from(want.v4) * WANT_V4 + u8::from(want.v6) * WANT_V6]);
     }
     if let Some(agent) = trailer.agent {
         put_field(out, tag::AGENT, agent.as_bytes());
     }
     match message.body {
-        Body::FoundNodes => put_list(out, tag::NODES6, NODE6_LEN, |out| {
-            put_nodes(out, plan.nodes, false)
-        }),
+        Body::FoundNodes => {
+            put_list(out, tag::NODES6, NODE6_LEN, |out| put_nodes(out, plan.nodes, false))
+        }
         Body::Peers { .. } => {
-            put_list(out, tag::PEERS6, PEER6_LEN, |out| {
-                put_peers(out, plan.peers, false)
-            });
-            put_list(out, tag::NODES4, NODE4_LEN, |out| {
-                put_nodes(out, plan.nodes, true)
-            });
-            put_list(out, tag::NODES6, NODE6_LEN, |out| {
-                put_nodes(out, plan.nodes, false)
-            });
+            put_list(out, tag::PEERS6, PEER6_LEN, |out| put_peers(out, plan.peers, false));
+            put_list(out, tag::NODES4, NODE4_LEN, |out| put_nodes(out, plan.nodes, true));
+            put_list(out, tag::NODES6, NODE6_LEN, |out| put_nodes(out, plan.nodes, false));
         }
         _ => {}
     }

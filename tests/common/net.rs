@@ -14,13 +14,14 @@ use rand_core::{Rng, SeedableRng};
 /// The seed of a run: `KADEPY_SEED` where it is set, else `default`. It is printed, so that a
 /// failure shows it.
 pub fn seed(default: u64) -> u64 {
-    let seed = std::env::var("KADEPY_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default);
+    let seed =
+        std::env::var("KADEPY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default);
     println!("KADEPY_SEED={seed}");
     seed
 }
+
+/// When it arrives, its serial number, from where, to where, and its bytes.
+type Datagram = (Time, u64, Endpoint, Endpoint, Vec<u8>);
 
 /// Any number of engines, and the datagrams between them.
 pub struct Network {
@@ -34,7 +35,7 @@ pub struct Network {
     /// Everything that was sent, where `records` asks for it.
     pub sent: Vec<(Endpoint, Endpoint, Vec<u8>)>,
     pub records: bool,
-    flying: BinaryHeap<Reverse<(Time, u64, Endpoint, Endpoint, Vec<u8>)>>,
+    flying: BinaryHeap<Reverse<Datagram>>,
     serial: u64,
     rng: ChaCha20Rng,
 }
@@ -97,10 +98,7 @@ impl Network {
         engine.receive(self.now, from, &mut datagram.to_vec(), &mut out);
         engine.tick(self.now, &mut out);
         engine.check_invariants();
-        let sent = out
-            .iter()
-            .map(|(to, datagram)| (to, datagram.to_vec()))
-            .collect();
+        let sent = out.iter().map(|(to, datagram)| (to, datagram.to_vec())).collect();
         self.settle(to, out);
         sent
     }
@@ -124,10 +122,7 @@ impl Network {
                 .filter(|(endpoint, _)| !dead.contains(endpoint))
                 .filter_map(|(endpoint, engine)| Some((engine.next_deadline()?, *endpoint)))
                 .min();
-            let next = [arrival, deadline.map(|(at, _)| at)]
-                .into_iter()
-                .flatten()
-                .min()?;
+            let next = [arrival, deadline.map(|(at, _)| at)].into_iter().flatten().min()?;
             if next > stop {
                 self.now = stop;
                 return None;
@@ -157,22 +152,16 @@ impl Network {
 
     /// Runs an operation of a node to its end; gives the outcome.
     pub fn finish(&mut self, at: Endpoint, op: OpId) -> Outcome {
-        self.run_until(Duration::from_secs(600), |network| {
-            network.take_outcome(at, op)
-        })
-        .expect("every operation ends")
+        self.run_until(Duration::from_secs(600), |network| network.take_outcome(at, op))
+            .expect("every operation ends")
     }
 
     /// The outcome of an operation that has ended.
     pub fn take_outcome(&mut self, at: Endpoint, op: OpId) -> Option<Outcome> {
-        self.events
-            .entry(at)
-            .or_default()
-            .iter()
-            .find_map(|event| match event {
-                Event::Done { op: done, outcome } if *done == op => Some(outcome.clone()),
-                _ => None,
-            })
+        self.events.entry(at).or_default().iter().find_map(|event| match event {
+            Event::Done { op: done, outcome } if *done == op => Some(outcome.clone()),
+            _ => None,
+        })
     }
 
     /// The peers that an operation has found so far.
@@ -189,10 +178,7 @@ impl Network {
 
     /// The `count` live nodes nearest to `target` but `asker`, the nearest first.
     pub fn truth(&self, target: &NodeId, asker: Endpoint, count: usize) -> Vec<NodeId> {
-        let alive = self
-            .nodes
-            .iter()
-            .filter(|(at, _)| **at != asker && !self.dead.contains(at));
+        let alive = self.nodes.iter().filter(|(at, _)| **at != asker && !self.dead.contains(at));
         let mut ids: Vec<NodeId> = alive.map(|(_, engine)| engine.id()).collect();
         ids.sort_by_key(|id| id.distance(target));
         ids.truncate(count);
@@ -207,11 +193,7 @@ impl Network {
             self.events.entry(at).or_default().push(event);
         }
         for (to, datagram) in out.iter() {
-            assert!(
-                datagram.len() <= 1_200,
-                "a node sent {} bytes",
-                datagram.len()
-            );
+            assert!(datagram.len() <= 1_200, "a node sent {} bytes", datagram.len());
             if self.records {
                 self.sent.push((at, to, datagram.to_vec()));
             }
@@ -220,13 +202,7 @@ impl Network {
             }
             let latency = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
             self.serial += 1;
-            self.flying.push(Reverse((
-                self.now + latency,
-                self.serial,
-                at,
-                to,
-                datagram.to_vec(),
-            )));
+            self.flying.push(Reverse((self.now + latency, self.serial, at, to, datagram.to_vec())));
         }
     }
 

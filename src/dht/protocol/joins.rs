@@ -1,0 +1,195 @@
+//! Joining a network: through the contacts that a caller names, or by itself through those that the
+//! node was made with, and again whenever it knows nobody.
+
+use std::time::Duration;
+
+use super::lookups::{Goal, LookupTask};
+use super::operations::Busy;
+use super::{Engine, Event, Outbox};
+use crate::dht::requests::{OpId, Purpose, Question};
+use crate::time::Time;
+use crate::wire::message::Endpoint;
+
+/// The contacts that a join asks, each once, and what became of each.
+pub type Seeds = Vec<(Endpoint, SeedState)>;
+
+/// What became of a contact that a join asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedState {
+    /// Not asked yet.
+    Unasked,
+    /// No answer yet.
+    Asking,
+    /// It answered.
+    Answered,
+    /// It did not answer, twice.
+    Silent,
+}
+
+/// The contacts through which the node joins by itself whenever it knows nobody.
+#[derive(Default)]
+pub(super) struct Home {
+    seeds: Vec<Endpoint>,
+    /// Whether the seeds are still being resolved.
+    is_expected: bool,
+    pub(super) join: Option<OpId>,
+    next_try: Time,
+    /// The wait after the next failure; zero before the first.
+    backoff: Duration,
+    /// Lookups that wait for the join.
+    pub(super) held: Vec<OpId>,
+}
+
+/// Contacts that one join asks at once.
+const GREETINGS: usize = 16;
+
+/// The wait before a failed join is tried again, which doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Commands.
+impl Engine {
+    /// Joins a network through `seeds`: asks them, looks up the own id, refreshes.
+    ///
+    /// # Errors
+    ///
+    /// See [`Engine::ping`].
+    pub fn join(
+        &mut self,
+        now: Time,
+        seeds: Vec<Endpoint>,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        let mut distinct = Seeds::new();
+        for seed in seeds {
+            if distinct.iter().all(|(known, _)| *known != seed) {
+                distinct.push((seed, SeedState::Unasked));
+            }
+        }
+        let goal = Goal::Join { seeds: distinct, refreshing: 0 };
+        let op = self.begin_lookup(now, self.id, goal, timeout)?;
+        self.end_overdue(now);
+        self.table.touch(now, &self.id);
+        self.greet(now, op, out);
+        self.advance(now, op, out);
+        Ok(op)
+    }
+
+    /// Lets lookups wait for seeds that [`Engine::stay_joined`] is going to bring.
+    pub fn expect_seeds(&mut self) {
+        self.home.is_expected = true;
+    }
+
+    /// Joins through `seeds` at the next tick, and again whenever the node knows nobody.
+    pub fn stay_joined(&mut self, now: Time, seeds: Vec<Endpoint>) {
+        self.home.is_expected = false;
+        self.home.seeds = seeds;
+        self.home.next_try = now;
+    }
+}
+
+impl Engine {
+    /// Asks the seeds of a join, a few at once.
+    pub(super) fn greet(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        loop {
+            let own_id = self.id;
+            let Some((seeds, _)) = self.lookup(op).and_then(LookupTask::join) else {
+                return;
+            };
+            let asking = seeds.iter().filter(|(_, state)| *state == SeedState::Asking).count();
+            let unasked = seeds.iter_mut().find(|(_, state)| *state == SeedState::Unasked);
+            let Some((to, state)) = unasked.filter(|_| asking < GREETINGS) else {
+                return;
+            };
+            *state = SeedState::Asking;
+            let to = *to;
+            let question = Question::FindNode(own_id);
+            let is_sent = self.reaches(&to)
+                && !self.is_own(&to)
+                && self.ask(now, to, None, question, Purpose::Op(op), false, out);
+            if !is_sent {
+                self.settle_seed(op, to, SeedState::Silent);
+            }
+        }
+    }
+
+    pub(super) fn settle_seed(&mut self, op: OpId, endpoint: Endpoint, settled: SeedState) {
+        if let Some((seeds, _)) = self.lookup(op).and_then(LookupTask::join) {
+            if let Some((_, state)) = seeds.iter_mut().find(|(seed, _)| *seed == endpoint) {
+                *state = settled;
+            }
+        }
+    }
+
+    /// Looks up an id in each bucket that the lookup of the own id left thin.
+    pub(super) fn refresh_after_join(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        let ranges = self.table.thin_buckets();
+        if ranges.is_empty() {
+            return self.finish_operation(now, op);
+        }
+        if let Some((_, refreshing)) = self.lookup(op).and_then(LookupTask::join) {
+            *refreshing = ranges.len();
+        }
+        for bucket in ranges {
+            let random = self.random_id();
+            let target = self.table.id_in_bucket(bucket, &random);
+            self.start_refresh(now, target, Some(op), out);
+        }
+    }
+
+    pub(super) fn refreshed(&mut self, now: Time, join: OpId) {
+        if let Some((_, refreshing)) = self.lookup(join).and_then(LookupTask::join) {
+            *refreshing = refreshing.saturating_sub(1);
+            if *refreshing == 0 {
+                self.finish_operation(now, join);
+            }
+        }
+    }
+
+    /// Whether lookups wait because a join is to come first.
+    pub(super) fn is_joining(&self) -> bool {
+        let home = &self.home;
+        home.join.is_some() || self.table.is_empty() && (home.is_expected || !home.seeds.is_empty())
+    }
+
+    /// Joins through the home contacts, and those known before, when the table is empty; lets
+    /// lookups go that waited for it.
+    pub(super) fn rejoin(&mut self, now: Time, out: &mut Outbox) {
+        if self.next_rejoin().is_some_and(|at| at <= now) {
+            let mut seeds = self.home.seeds.clone();
+            seeds.extend(self.table.dropped(now).map(|contact| contact.endpoint));
+            // Known before it begins, for a join that nobody can be asked for ends at once.
+            self.home.join = Some(self.next_op + 1);
+            if self.join(now, seeds, None, out).is_err() {
+                self.came_home(now);
+            }
+        }
+        if !self.home.held.is_empty() && !self.is_joining() {
+            for op in std::mem::take(&mut self.home.held) {
+                self.launch(now, op, out);
+            }
+        }
+    }
+
+    pub(super) fn next_rejoin(&self) -> Option<Time> {
+        let home = &self.home;
+        let knows_where = !home.seeds.is_empty() || self.table.has_dropped();
+        (knows_where && home.join.is_none() && self.table.is_empty()).then_some(home.next_try)
+    }
+
+    pub(super) fn came_home(&mut self, now: Time) {
+        self.home.join = None;
+        if self.table.is_empty() {
+            let wait = self.home.backoff.max(BACKOFF_MIN);
+            self.home.backoff = (wait * 2).min(BACKOFF_MAX);
+            self.home.next_try = now + wait;
+            self.events.push_back(Event::Alone(wait));
+        } else {
+            self.home.backoff = BACKOFF_MIN;
+            self.home.next_try = now;
+            self.events.push_back(Event::Joined(self.table.len()));
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Lookups as operations: from the command over the queries to what was found, and the announce
+//! that may follow. Which contact to query next is `dht::lookup`'s affair.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::joins::{SeedState, Seeds};
+use super::operations::{Busy, Outcome, Task};
+use super::{Engine, Event, Outbox};
+use crate::dht::lookup::{Lookup, Token};
+use crate::dht::requests::{OpId, Purpose, Question, Request};
+use crate::dht::routing::MAX_CLOSEST;
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::wire::message::{Body, Contact, Endpoint, Message};
+
+/// A lookup and what it is for.
+pub(super) struct LookupTask {
+    lookup: Lookup,
+    goal: Goal,
+}
+
+/// What a lookup is for.
+pub(super) enum Goal {
+    Find,
+    Peers {
+        found: BTreeSet<Endpoint>,
+    },
+    Announce {
+        port: Option<u16>,
+        announcing: Option<Announcing>,
+    },
+    /// For the own id; `refreshing` counts the refreshes that follow and are under way.
+    Join {
+        seeds: Seeds,
+        refreshing: usize,
+    },
+    /// Keeps a bucket fresh; counted by the join that started it, if one did.
+    Refresh {
+        join: Option<OpId>,
+    },
+}
+
+/// The last step of an announce: the nodes that are to store it, and what each has said.
+type Announcing = Vec<(NodeId, Storing)>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Storing {
+    Pending,
+    Confirmed,
+    /// It refused, or was silent twice; it may still confirm late.
+    Failed,
+}
+
+/// Commands.
+impl Engine {
+    /// Looks up the nodes nearest to `target`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Engine::ping`].
+    pub fn find_node(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        self.look_up(now, target, Goal::Find, timeout, out)
+    }
+
+    /// Looks up the peers of `topic`, what this node stores itself included.
+    ///
+    /// # Errors
+    ///
+    /// See [`Engine::ping`].
+    pub fn get_peers(
+        &mut self,
+        now: Time,
+        topic: NodeId,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        let mut own: Vec<Endpoint> = Vec::new();
+        let max = self.config.lookup_peers;
+        self.storage.sample(now, topic, max, |_| true, &mut self.rng, &mut own);
+        let found = own.iter().copied().collect();
+        let op = self.begin_lookup(now, topic, Goal::Peers { found }, timeout)?;
+        if !own.is_empty() {
+            self.events.push_back(Event::Peers { op, peers: own });
+        }
+        self.hold_or_launch(now, op, out);
+        Ok(op)
+    }
+
+    /// Stores this node as a peer of `topic` at the nodes nearest to it; without a `port`, with the
+    /// port that its packets come from.
+    ///
+    /// # Errors
+    ///
+    /// See [`Engine::ping`].
+    pub fn announce_peer(
+        &mut self,
+        now: Time,
+        topic: NodeId,
+        port: Option<u16>,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        self.look_up(now, topic, Goal::Announce { port, announcing: None }, timeout, out)
+    }
+}
+
+impl Engine {
+    fn look_up(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        goal: Goal,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        let op = self.begin_lookup(now, target, goal, timeout)?;
+        self.hold_or_launch(now, op, out);
+        Ok(op)
+    }
+
+    pub(super) fn begin_lookup(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        goal: Goal,
+        timeout: Option<Duration>,
+    ) -> Result<OpId, Busy> {
+        let lookup = Lookup::new(target, &self.config);
+        let op = self.begin(now, Task::Lookup(Box::new(LookupTask { lookup, goal })), timeout)?;
+        self.counters.lookups += 1;
+        Ok(op)
+    }
+
+    fn hold_or_launch(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        // With a timeout of zero it is over before any answer can come.
+        self.end_overdue(now);
+        if self.is_joining() && self.operations.contains_key(&op) {
+            self.home.held.push(op);
+        } else {
+            self.launch(now, op, out);
+        }
+    }
+
+    /// Sends a lookup on its way from the contacts in the table.
+    pub(super) fn launch(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        let Some(target) = self.lookup(op).map(|task| task.lookup.target()) else {
+            return;
+        };
+        self.table.touch(now, &target);
+        let nearest =
+            self.table.closest(&target, MAX_CLOSEST, |entry| self.reaches(&entry.contact.endpoint));
+        if let Some(task) = self.lookup(op) {
+            for contact in nearest {
+                task.lookup.add(contact);
+            }
+        }
+        self.advance(now, op, out);
+    }
+
+    pub(super) fn start_refresh(
+        &mut self,
+        now: Time,
+        target: NodeId,
+        join: Option<OpId>,
+        out: &mut Outbox,
+    ) {
+        self.table.touch(now, &target);
+        match self.begin_lookup(now, target, Goal::Refresh { join }, None) {
+            Ok(op) => self.launch(now, op, out),
+            Err(Busy) => join.into_iter().for_each(|join| self.refreshed(now, join)),
+        }
+    }
+
+    /// Sends what a lookup wants sent, and concludes it when it is done.
+    pub(super) fn advance(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        while let Some(task) = self.lookup(op) {
+            if task.is_announcing() {
+                return;
+            }
+            let question = task.question();
+            let Some(query) = task.lookup.next_query() else {
+                break;
+            };
+            let Contact { id, endpoint } = query.contact;
+            if !self.ask(now, endpoint, Some(id), question, Purpose::Op(op), query.is_retry, out) {
+                if let Some(task) = self.lookup(op) {
+                    task.lookup.failed(&id);
+                }
+            }
+        }
+        if self.lookup(op).is_some_and(|task| task.is_done()) {
+            self.conclude(now, op, out);
+        }
+    }
+
+    /// What follows when a lookup has found what there is to find.
+    fn conclude(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        let Some(task) = self.lookup(op) else {
+            return;
+        };
+        match &mut task.goal {
+            Goal::Find | Goal::Peers { .. } => self.finish_operation(now, op),
+            Goal::Announce { announcing, .. } => {
+                *announcing = Some(Announcing::new());
+                self.announce_to_closest(now, op, out);
+            }
+            Goal::Join { seeds, .. } => {
+                if !seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
+                    return self.finish_operation(now, op);
+                }
+                self.refresh_after_join(now, op, out);
+            }
+            Goal::Refresh { join } => {
+                let join = *join;
+                self.remove(op);
+                if let Some(join) = join {
+                    self.refreshed(now, join);
+                }
+            }
+        }
+    }
+
+    /// Takes in the answer to one of a lookup's requests.
+    pub(super) fn lookup_answered(
+        &mut self,
+        now: Time,
+        op: OpId,
+        request: Request,
+        contact: Contact,
+        reply: &Message<'_>,
+        out: &mut Outbox,
+    ) {
+        if matches!(request.question, Question::Announce(_)) {
+            let is_confirmed = matches!(reply.body, Body::Announced { .. });
+            let settled = if is_confirmed { Storing::Confirmed } else { Storing::Failed };
+            return self.settle_announce(now, op, contact.id, settled);
+        }
+        self.absorb(op, contact, reply);
+        self.settle_seed(op, contact.endpoint, SeedState::Answered);
+        self.greet(now, op, out);
+        self.advance(now, op, out);
+    }
+
+    /// What a lookup does when the answer to one of its requests is late.
+    pub(super) fn lookup_late(&mut self, now: Time, op: OpId, request: Request, out: &mut Outbox) {
+        let Some(task) = self.lookup(op) else {
+            return;
+        };
+        match (request.question, request.id) {
+            (Question::Announce(_), Some(id)) => {
+                let token = task.token_of(&id);
+                let contact = Contact { id, endpoint: request.to };
+                if request.is_retry
+                    || !self.announce_once(now, op, contact, token.as_ref(), true, out)
+                {
+                    self.settle_announce(now, op, id, Storing::Failed);
+                }
+            }
+            (_, Some(id)) => {
+                task.lookup.late(&id);
+                self.advance(now, op, out);
+            }
+            // A seed, whose id is not known before it answers.
+            (_, None) => {
+                if request.is_retry || !self.ask_again(now, request, out) {
+                    self.settle_seed(op, request.to, SeedState::Silent);
+                    self.greet(now, op, out);
+                    self.advance(now, op, out);
+                }
+            }
+        }
+    }
+
+    /// Takes what a node answered into a lookup.
+    fn absorb(&mut self, op: OpId, contact: Contact, reply: &Message<'_>) {
+        let nodes: ArrayVec<Contact, MAX_CLOSEST> =
+            self.believable(contact.endpoint, reply).collect();
+        let peers_max = self.config.lookup_peers;
+        let believes = |peer: &Endpoint| self.guard.believes(peer, &contact.endpoint, true);
+        let peers: Vec<Endpoint> = reply.peers.iter().copied().filter(believes).collect();
+        let Some(task) = self.lookup(op) else {
+            return;
+        };
+        if matches!(reply.body, Body::Error { .. }) {
+            return task.lookup.failed(&contact.id);
+        }
+        let token =
+            reply.trailer.and_then(|trailer| trailer.token).and_then(|token| token.try_into().ok());
+        task.lookup.answered(contact, token);
+        for node in nodes {
+            task.lookup.add(node);
+        }
+        if let Goal::Peers { found } = &mut task.goal {
+            let mut fresh = Vec::new();
+            for peer in peers {
+                if found.len() < peers_max && found.insert(peer) {
+                    fresh.push(peer);
+                }
+            }
+            if !fresh.is_empty() {
+                self.events.push_back(Event::Peers { op, peers: fresh });
+            }
+        }
+    }
+
+    fn announce_to_closest(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        let Some(task) = self.lookup(op) else {
+            return;
+        };
+        let storers: ArrayVec<(Contact, Option<Token>), MAX_CLOSEST> =
+            task.lookup.closest().map(|(contact, token)| (contact, token.cloned())).collect();
+        for (contact, token) in storers {
+            // Without a token it is a node of v0.1, which stores and does not answer.
+            if token.is_some() {
+                if self.announce_once(now, op, contact, token.as_ref(), false, out) {
+                    if let Some(storers) = self.lookup(op).and_then(LookupTask::announcing) {
+                        storers.push((contact.id, Storing::Pending));
+                    }
+                }
+            } else if self.guard.trusts_legacy(&contact.endpoint) {
+                self.announce_once(now, op, contact, None, false, out);
+            }
+        }
+        self.finish_if_announced(now, op);
+    }
+
+    fn announce_once(
+        &mut self,
+        now: Time,
+        op: OpId,
+        contact: Contact,
+        token: Option<&Token>,
+        is_retry: bool,
+        out: &mut Outbox,
+    ) -> bool {
+        let Some((topic, port)) = self.lookup(op).and_then(|task| match task.goal {
+            Goal::Announce { port, .. } => Some((task.lookup.target(), port)),
+            _ => None,
+        }) else {
+            return false;
+        };
+        let request = Request {
+            to: contact.endpoint,
+            id: Some(contact.id),
+            question: Question::Announce(topic),
+            purpose: if token.is_some() { Purpose::Op(op) } else { Purpose::Nothing },
+            sent: now,
+            is_retry,
+        };
+        self.send_announce(request, topic, port, token.map(|token| token.as_slice()), out)
+    }
+
+    /// Notes what became of the announce to one node.
+    fn settle_announce(&mut self, now: Time, op: OpId, id: NodeId, settled: Storing) {
+        let Some(storers) = self.lookup(op).and_then(LookupTask::announcing) else {
+            return;
+        };
+        if let Some((_, storing)) = storers.iter_mut().find(|(storer, _)| *storer == id) {
+            if *storing != Storing::Confirmed {
+                *storing = settled;
+            }
+        }
+        self.finish_if_announced(now, op);
+    }
+
+    fn finish_if_announced(&mut self, now: Time, op: OpId) {
+        let storers = self.lookup(op).and_then(LookupTask::announcing);
+        if storers
+            .is_some_and(|storers| storers.iter().all(|(_, storing)| *storing != Storing::Pending))
+        {
+            self.finish_operation(now, op);
+        }
+    }
+
+    pub(super) fn lookup(&mut self, op: OpId) -> Option<&mut LookupTask> {
+        match &mut self.operations.get_mut(&op)?.task {
+            Task::Lookup(task) => Some(task),
+            _ => None,
+        }
+    }
+}
+
+impl LookupTask {
+    /// What it has so far, where anybody is to be told; `contacts` are those in the table.
+    pub(super) fn outcome(&self, contacts: usize) -> Option<Outcome> {
+        match &self.goal {
+            Goal::Find => {
+                let nodes = self.lookup.closest().map(|(contact, _)| contact).collect();
+                Some(Outcome::Nodes(nodes))
+            }
+            Goal::Peers { .. } => Some(Outcome::Found),
+            Goal::Announce { announcing, .. } => {
+                let storers = announcing.iter().flatten();
+                let confirmed = storers.filter(|(_, storing)| *storing == Storing::Confirmed);
+                Some(Outcome::Announced(confirmed.count()))
+            }
+            Goal::Join { seeds, .. } => Some(Outcome::Joined { contacts, seeds: seeds.clone() }),
+            Goal::Refresh { .. } => None,
+        }
+    }
+
+    /// The seeds of a join, and how many refreshes it waits for.
+    pub(super) fn join(&mut self) -> Option<(&mut Seeds, &mut usize)> {
+        match &mut self.goal {
+            Goal::Join { seeds, refreshing } => Some((seeds, refreshing)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn check_invariants(&self) {
+        self.lookup.check_invariants();
+    }
+
+    fn token_of(&self, id: &NodeId) -> Option<Token> {
+        let mut storers = self.lookup.closest();
+        storers.find(|(contact, _)| contact.id == *id).and_then(|(_, token)| token.cloned())
+    }
+
+    fn question(&self) -> Question {
+        let target = self.lookup.target();
+        match self.goal {
+            Goal::Peers { .. } | Goal::Announce { .. } => Question::GetPeers(target),
+            Goal::Find | Goal::Join { .. } | Goal::Refresh { .. } => Question::FindNode(target),
+        }
+    }
+
+    fn is_announcing(&self) -> bool {
+        matches!(self.goal, Goal::Announce { announcing: Some(_), .. })
+    }
+
+    fn announcing(&mut self) -> Option<&mut Announcing> {
+        match &mut self.goal {
+            Goal::Announce { announcing, .. } => announcing.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Whether the lookup is over; that of a join is not before a seed has answered or all are
+    /// silent, nor again while its refreshes run.
+    fn is_done(&self) -> bool {
+        let may_end = match &self.goal {
+            Goal::Join { seeds, refreshing } => {
+                *refreshing == 0
+                    && (seeds.iter().any(|(_, state)| *state == SeedState::Answered)
+                        || seeds.iter().all(|(_, state)| *state == SeedState::Silent))
+            }
+            _ => true,
+        };
+        may_end && self.lookup.is_done()
+    }
+}
