@@ -398,8 +398,7 @@ impl Node {
         self.shared.is_abandoned.store(true, Ordering::Release);
     }
 
-    /// The socket's file descriptor, while there is one.
-    #[cfg(unix)]
+    /// The socket's file descriptor, on systems where a fork copies it.
     pub fn descriptor(&self) -> Option<i32> {
         self.shared.link.descriptor()
     }

@@ -84,11 +84,15 @@ impl Socket {
         self.0.send_to(datagram, to)
     }
 
-    /// The file descriptor.
-    #[cfg(unix)]
-    pub fn descriptor(&self) -> i32 {
-        use std::os::fd::AsRawFd;
-        self.0.as_raw_fd()
+    /// The file descriptor, on systems where a fork copies it.
+    pub fn descriptor(&self) -> Option<i32> {
+        #[cfg(unix)]
+        {
+            use std::os::fd::AsRawFd;
+            Some(self.0.as_raw_fd())
+        }
+        #[cfg(not(unix))]
+        None
     }
 }
 

@@ -292,10 +292,9 @@ impl Link {
         (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
     }
 
-    /// The socket's file descriptor, while there is one.
-    #[cfg(unix)]
+    /// The socket's file descriptor, see [`Socket::descriptor`].
     pub fn descriptor(&self) -> Option<i32> {
-        self.socket().map(|socket| socket.descriptor())
+        self.socket().and_then(|socket| socket.descriptor())
     }
 
     fn socket(&self) -> Option<Arc<Socket>> {

@@ -574,7 +574,6 @@ pub fn _abandon_all() -> Vec<i32> {
     };
     for inner in nodes.iter().filter_map(Weak::upgrade) {
         if !inner.node.is_closed() {
-            #[cfg(unix)]
             descriptors.extend(inner.node.descriptor());
             inner.node.abandon();
         }
