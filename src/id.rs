@@ -109,6 +109,12 @@ impl Distance {
         self.0[index / 64] >> (63 - index % 64) & 1 == 1
     }
 
+    /// The 64 most significant bits.
+    #[inline]
+    pub fn leading_word(&self) -> u64 {
+        self.0[0]
+    }
+
     /// The distance as 32 big-endian bytes.
     pub fn to_bytes(&self) -> [u8; ID_LEN] {
         let mut bytes = [0; ID_LEN];

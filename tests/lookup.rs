@@ -86,6 +86,21 @@ fn an_id_is_taken_note_of_once() {
 }
 
 #[test]
+fn another_address_of_an_id_is_asked_where_nobody_answered_at_the_first() {
+    let elsewhere = Contact { endpoint: public(99), ..contact(1) };
+    let mut lookup = lookup(&Config::default(), [1]);
+    for expected in [first(1), again(1)] {
+        lookup.add(elsewhere);
+        assert_eq!(queries(&mut lookup), [expected]);
+        lookup.late(&id(1));
+    }
+    lookup.add(contact(1));
+    assert_eq!(queries(&mut lookup), []);
+    lookup.add(elsewhere);
+    assert_eq!(queries(&mut lookup), [Query { contact: elsewhere, is_retry: false }]);
+}
+
+#[test]
 fn a_short_wait_that_is_over_frees_its_place() {
     let mut lookup = lookup(&Config::default(), 1..=10);
     assert_eq!(queries(&mut lookup), [1, 2, 3].map(first));

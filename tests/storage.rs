@@ -99,6 +99,18 @@ fn sweeps_of_a_few_topics_reach_every_topic() {
 }
 
 #[test]
+fn a_sweep_goes_on_where_the_last_one_stopped() {
+    let mut storage = storage();
+    for topic in 0..10 {
+        store(&mut storage, at(0), topic, public(1)).unwrap();
+    }
+    storage.sweep(at(1), 5);
+    storage.sweep(at(0) + LIFE, 5);
+    let left: Vec<u16> = (0..10).filter(|topic| !all(&storage, at(0), *topic).is_empty()).collect();
+    assert_eq!(left, [0, 1, 2, 3, 4]);
+}
+
+#[test]
 fn a_cleanup_drops_records_of_an_age() {
     let mut storage = storage();
     for topic in 1..=3 {

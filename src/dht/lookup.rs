@@ -74,8 +74,20 @@ impl Lookup {
     }
 
     /// Takes note of a contact that somebody named, or that the own table lists.
+    ///
+    /// The first address named for an id is kept, unless nobody answered there: whoever names a
+    /// wrong one hides the node for no longer than that takes.
     pub fn add(&mut self, contact: Contact) {
-        self.insert(contact, State::Fresh);
+        match self.find(&contact.id) {
+            Ok(at) => {
+                let known = &mut self.shortlist[at];
+                let is_news = known.contact.endpoint != contact.endpoint;
+                if is_news && matches!(known.state, State::Failed) {
+                    *known = Candidate { contact, state: State::Fresh, ..*known };
+                }
+            }
+            Err(_) => self.insert(contact, State::Fresh),
+        }
     }
 
     /// The next query to send, to be called until it gives `None`.
@@ -98,7 +110,10 @@ impl Lookup {
     /// Notes an answer of `contact`, whatever was thought of it before.
     pub fn answered(&mut self, contact: Contact, token: Option<Token>) {
         match self.find(&contact.id) {
-            Ok(at) => self.shortlist[at].state = State::Answered { token },
+            Ok(at) => {
+                let known = &mut self.shortlist[at];
+                *known = Candidate { contact, state: State::Answered { token }, ..*known };
+            }
             Err(_) => self.insert(contact, State::Answered { token }),
         }
     }

@@ -170,7 +170,10 @@ impl Requests {
             self.echoed.insert(from);
         }
         let round_trip = now - sent;
-        self.rtt.get_or_insert(Rtt::first(round_trip)).update(round_trip);
+        match &mut self.rtt {
+            Some(rtt) => rtt.update(round_trip),
+            None => self.rtt = Some(Rtt::first(round_trip)),
+        }
         self.close(txid).map(|open| (open.request, round_trip))
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use crate::config::Config;
-use crate::id::{Distance, ID_BITS, NodeId};
+use crate::id::{ID_BITS, NodeId};
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
@@ -101,6 +101,7 @@ impl Table {
             }
             bucket.contacts.remove(at);
         }
+        bucket.replacements.retain(|waiting| waiting.contact.id != contact.id);
         // Whoever owns the address has just shown which id is its own.
         self.remove_endpoint(&contact.endpoint);
         self.insert(Entry::new(now, contact, round_trip))
@@ -238,19 +239,18 @@ impl Table {
             let can_split = self.can_split(index);
             let bucket = &mut self.buckets[index];
             if bucket.contacts.len() < self.k {
-                bucket.replacements.retain(|waiting| waiting.contact.id != entry.contact.id);
                 bucket.contacts.push(entry);
                 return Admission::Listed;
             }
             if let Some(at) = bucket.contacts.iter().position(|listed| listed.failures > 0) {
-                bucket.contacts.remove(at);
+                let displaced = bucket.contacts.remove(at);
+                self.remember(entry.seen, displaced.contact);
                 continue;
             }
             if can_split {
                 self.split();
                 continue;
             }
-            bucket.replacements.retain(|waiting| waiting.contact.id != entry.contact.id);
             bucket.replacements.push(entry);
             if bucket.replacements.len() > self.replacements_max {
                 bucket.replacements.remove(0);
@@ -366,14 +366,17 @@ impl Bucket {
         wanted: impl Fn(&Entry) -> bool,
         closest: &mut ArrayVec<Contact, MAX_CLOSEST>,
     ) {
-        // A bucket never holds more than the largest k, so the array takes it whole.
-        let mut order: ArrayVec<(Distance, &Contact), MAX_CLOSEST> = self
+        // A bucket never holds more than the largest k, so the array takes it whole. The leading
+        // word nearly always decides, and is cheap to move.
+        let mut order: ArrayVec<(u64, &Contact), MAX_CLOSEST> = self
             .contacts
             .iter()
             .filter(|entry| wanted(entry))
-            .map(|entry| (entry.contact.id.distance(target), &entry.contact))
+            .map(|entry| (entry.contact.id.distance(target).leading_word(), &entry.contact))
             .collect();
-        order.sort_unstable_by_key(|(distance, _)| *distance);
+        order.sort_unstable_by(|(a, left), (b, right)| {
+            a.cmp(b).then_with(|| left.id.distance(target).cmp(&right.id.distance(target)))
+        });
         let room = count - closest.len();
         closest.extend(order.into_iter().take(room).map(|(_, contact)| *contact));
     }

@@ -160,8 +160,8 @@ pub fn body_of(datagram: &[u8]) -> &[u8] {
     rest.get(..len).unwrap_or(rest)
 }
 
-/// Writes `message` to the end of `out`, in at most `limit` bytes and, with a trailer, padded to
-/// `pad_to`; returns how many bytes that took.
+/// Writes `message` to the end of `out`, in at most `limit` bytes ([`MAX_SENT`] at the most) and,
+/// with a trailer, padded to `pad_to`; returns how many bytes that took.
 ///
 /// Where not all fits, the peers come before the nodes and the first of each list before the
 /// rest. `None`, and nothing written, where even the message without lists is too long.
@@ -172,14 +172,15 @@ pub fn encode(
     pad_to: usize,
     out: &mut Vec<u8>,
 ) -> Option<usize> {
+    let limit = limit.min(MAX_SENT);
     let plan = Plan::new(message, limit)?;
     let start = out.len();
     write_body(message, &plan, out);
     if let Some(trailer) = &message.trailer {
         write_trailer(message, trailer, &plan, out);
         let len = out.len() - start;
-        if len < pad_to {
-            let padding = (pad_to - len).saturating_sub(FIELD_HEADER_LEN);
+        if len < pad_to && len + FIELD_HEADER_LEN <= limit {
+            let padding = pad_to.min(limit).saturating_sub(len + FIELD_HEADER_LEN);
             put_field_header(out, tag::PADDING, padding);
             out.resize(out.len() + padding, 0);
         }
@@ -348,7 +349,7 @@ impl<'a> Plan<'a> {
             Body::Application { payload, .. } => (payload.len(), [None, None], [None, None]),
         };
         let trailer = message.trailer.as_ref().map_or(0, trailer_len);
-        let mut room = limit.min(MAX_SENT).checked_sub(HEADER_LEN + body + trailer)?;
+        let mut room = limit.checked_sub(HEADER_LEN + body + trailer)?;
         let peers = fitting(message.peers, |peer| peer.is_ipv4(), peer_slots, &mut room);
         let nodes = fitting(message.nodes, |node| node.endpoint.is_ipv4(), node_slots, &mut room);
         Some(Self { peers, nodes })
