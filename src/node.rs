@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::dht::protocol::{Busy, Engine, Event, Outbox, Outcome, Refusal, Stats};
+use crate::dht::protocol::{Busy, Engine, Event, Outbox, Outcome, Refusal, Stats, TooLong};
 use crate::dht::requests::{OpId, Question};
 use crate::dht::routing::Entry;
 use crate::id::NodeId;
@@ -117,6 +117,9 @@ pub enum CommandError {
     /// Too much is under way.
     #[error(transparent)]
     Busy(#[from] Busy),
+    /// More than fits into a packet.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
 }
 
 /// An operation under way. Dropping it ends the operation.
@@ -131,8 +134,10 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// The system's, where it gives no such address, no thread or no randomness.
+    /// The system's, where it gives no such address, no thread or no randomness; `InvalidInput` where
+    /// [`Config::check`] fails.
     pub fn start(address: SocketAddr, id: Option<NodeId>, config: Config) -> io::Result<Self> {
+        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let id = match id {
             Some(id) => id,
             None => NodeId(random::bytes()?),
@@ -289,7 +294,7 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn send(&self, to: Endpoint, kind: u8, payload: &[u8]) -> Result<(), CommandError> {
-        self.shared.command(|state, _, out| state.engine.send(to, kind, payload, out))
+        Ok(self.shared.command(|state, _, out| state.engine.send(to, kind, payload, out))??)
     }
 
     /// See [`Engine::clean_storage`].
@@ -354,16 +359,23 @@ impl Node {
         self.shared.wants_log.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for notices; at most `max` of them, none once the node is closed.
+    /// Waits for notices, at most `max` of them; once the node is closed, what is left to log and then
+    /// none.
     pub fn take_notices(&self, max: usize) -> Vec<Notice> {
         let Some(notices) = self.shared.notices.get() else {
             return Vec::new();
         };
-        let first = notices.receiver.recv().ok();
-        if self.is_closed() {
+        // A close before the queue was open has left nothing in it to wake up by.
+        if self.is_closed() && notices.receiver.is_empty() {
             return Vec::new();
         }
-        first.into_iter().chain(notices.receiver.try_iter()).take(max).collect()
+        let first = notices.receiver.recv().ok();
+        let mut taken: Vec<Notice> =
+            first.into_iter().chain(notices.receiver.try_iter()).take(max).collect();
+        if self.is_closed() {
+            taken.retain(|notice| matches!(notice, Notice::Log { .. }));
+        }
+        taken
     }
 
     /// Notices that wait, and those that were dropped because too many did.
@@ -374,13 +386,14 @@ impl Node {
 
     /// Ends the thread, frees the port and releases every caller that waits, within two seconds.
     ///
-    /// Any thread may call it, any number of times; each call returns when all that is done.
+    /// Any thread may call it, any number of times; each call returns when all that is done. (A
+    /// thread that is sending at that moment holds the port until its datagram is sent.)
     pub fn close(&self) {
         if self.shared.is_abandoned.load(Ordering::Acquire) {
             return;
         }
-        self.shared.is_closed.store(true, Ordering::Release);
-        self.shared.state.lock().waiters.clear();
+        self.shared.is_closed.store(true, Ordering::SeqCst);
+        self.shared.release_waiters();
         self.shared.link.close();
         self.shared.notify(Notice::Closed);
         let _ = self.shared.thread_ended.recv_timeout(CLOSE_MAX);
@@ -487,6 +500,12 @@ impl Shared {
         Ok(result)
     }
 
+    /// Lets every caller that waits know that nothing comes any more.
+    fn release_waiters(&self) {
+        let waiters = std::mem::take(&mut self.state.lock().waiters);
+        drop(waiters);
+    }
+
     fn tell(&self, news: News) {
         for (sender, reply) in news.replies {
             // Whoever waited may have given up.
@@ -519,8 +538,10 @@ impl Shared {
 }
 
 impl Host for Shared {
-    fn turn(&self, now: Time, batch: &mut Batch, out: &mut Outbox) -> Option<Time> {
+    fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time> {
         let mut state = self.state.lock();
+        // Read under the lock, so that the engine's time never goes back.
+        let now = self.link.now();
         for _ in 0..batch.oversize {
             state.engine.refuse(Refusal::Oversize);
         }
@@ -554,12 +575,13 @@ impl Host for Shared {
 
     fn ended(&self, panicked: bool) {
         if panicked {
-            self.is_closed.store(true, Ordering::Release);
             self.log(Level::Error, "the node stopped by a bug in KadePy; please report it".into());
+            self.is_closed.store(true, Ordering::SeqCst);
             self.notify(Notice::Closed);
         }
-        self.state.lock().waiters.clear();
-        drop(self.thread_lives.lock().take());
+        self.release_waiters();
+        let lives = self.thread_lives.lock().take();
+        drop(lives);
     }
 }
 

@@ -257,8 +257,10 @@ fn a_node_whose_contacts_all_died_comes_back_through_those_it_knew() {
     for _ in 0..40 {
         let target = NodeId(network.random());
         network.command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out)).unwrap();
-        network.run(3 * SECOND);
-        network.inject(public(999), at, &v01(NodeId([9; 32]), Body::Ping));
+        for _ in 0..30 {
+            network.run(SECOND / 10);
+            network.inject(public(999), at, &v01(NodeId([9; 32]), Body::Ping));
+        }
     }
     assert_eq!(network.nodes[&at].table().len(), 0);
     network.dead.clear();

@@ -5,7 +5,8 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{id, public};
-use kadepy::dht::lookup::{Lookup, Query, Token};
+use kadepy::dht::lookup::{Lookup, Query};
+use kadepy::wire::message::Token;
 use kadepy::{Config, Contact, NodeId};
 use proptest::prelude::*;
 
@@ -75,36 +76,60 @@ fn the_nearest_is_asked_first() {
 }
 
 #[test]
-fn an_id_is_taken_note_of_once() {
+fn an_id_that_has_answered_is_not_asked_elsewhere() {
     let mut lookup = lookup(&Config::default(), [1]);
-    lookup.add(Contact { endpoint: public(99), ..contact(1) });
     assert_eq!(queries(&mut lookup), [first(1)]);
     answer(&mut lookup, 1);
     lookup.add(contact(1));
+    lookup.add(Contact { endpoint: public(99), ..contact(1) });
     assert_eq!(queries(&mut lookup), []);
     assert!(lookup.is_done());
 }
 
 #[test]
-fn another_address_of_an_id_is_asked_where_nobody_answered_at_the_first() {
-    let elsewhere = Contact { endpoint: public(99), ..contact(1) };
-    let mut lookup = lookup(&Config::default(), [1]);
-    for expected in [first(1), again(1)] {
-        lookup.add(elsewhere);
-        assert_eq!(queries(&mut lookup), [expected]);
-        lookup.late(&id(1));
-    }
+fn whoever_names_a_wrong_address_does_not_hide_a_node() {
+    let wrong = Contact { endpoint: public(99), ..contact(1) };
+    let mut lookup = lookup(&Config::default(), []);
+    lookup.add(wrong);
     lookup.add(contact(1));
-    assert_eq!(queries(&mut lookup), []);
-    lookup.add(elsewhere);
-    assert_eq!(queries(&mut lookup), [Query { contact: elsewhere, is_retry: false }]);
+    assert_eq!(queries(&mut lookup).len(), 2);
+    answer(&mut lookup, 1);
+    assert_eq!(closest(&lookup), [contact(1)]);
+    assert!(lookup.is_done(), "nothing is left to learn at the wrong one");
+}
+
+#[test]
+fn whoever_names_many_ids_at_one_address_aims_one_query_and_its_repetition_at_it() {
+    let mut lookup = lookup(&Config::default(), []);
+    for n in 1..=20 {
+        lookup.add(Contact { endpoint: public(99), ..contact(n) });
+    }
+    let victim = Contact { endpoint: public(99), ..contact(1) };
+    assert_eq!(queries(&mut lookup).len(), 1);
+    lookup.late(&victim);
+    assert_eq!(queries(&mut lookup).len(), 1);
+    lookup.late(&victim);
+    assert!(lookup.is_done());
+}
+
+#[test]
+fn an_address_that_was_silent_under_one_id_may_be_that_of_another() {
+    let mut lookup = lookup(&Config::default(), []);
+    let made_up = Contact { id: id(1), ..contact(2) };
+    lookup.add(made_up);
+    for _ in 0..2 {
+        assert_eq!(queries(&mut lookup).len(), 1);
+        lookup.late(&made_up);
+    }
+    lookup.add(contact(2));
+    assert_eq!(queries(&mut lookup), [first(2)]);
 }
 
 #[test]
 fn a_short_wait_that_is_over_frees_its_place() {
     let mut lookup = lookup(&Config::default(), 1..=10);
     assert_eq!(queries(&mut lookup), [1, 2, 3].map(first));
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), [first(4)]);
 }
 
@@ -113,11 +138,11 @@ fn a_query_is_repeated_only_after_the_new_ones() {
     let mut lookup = lookup(&small(20, 1), 1..=3);
     for n in 1..=3 {
         assert_eq!(queries(&mut lookup), [first(n)]);
-        lookup.late(&id(n));
+        lookup.late(&contact(n));
     }
     assert_eq!(queries(&mut lookup), [again(1)]);
     lookup.add(contact(4));
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), [first(4)]);
 }
 
@@ -125,10 +150,10 @@ fn a_query_is_repeated_only_after_the_new_ones() {
 fn a_query_is_repeated_once() {
     let mut lookup = lookup(&Config::default(), [1]);
     assert_eq!(queries(&mut lookup), [first(1)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert!(!lookup.is_done());
     assert_eq!(queries(&mut lookup), [again(1)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), []);
     assert!(lookup.is_done());
 }
@@ -137,22 +162,22 @@ fn a_query_is_repeated_once() {
 fn only_the_k_nearest_that_did_not_fail_are_asked() {
     let mut lookup = lookup(&small(3, 20), 1..=10);
     assert_eq!(queries(&mut lookup), [1, 2, 3].map(first));
-    lookup.failed(&id(2));
+    lookup.failed(&contact(2));
     assert_eq!(queries(&mut lookup), [first(4)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), [again(1)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), [first(5)]);
 }
 
 #[test]
 fn being_late_means_nothing_to_who_is_not_waited_for() {
     let mut lookup = lookup(&small(20, 1), [1, 2]);
-    lookup.late(&id(2));
-    lookup.late(&id(3));
+    lookup.late(&contact(2));
+    lookup.late(&contact(3));
     assert_eq!(queries(&mut lookup), [first(1)]);
     answer(&mut lookup, 1);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(closest(&lookup), [contact(1)]);
     assert_eq!(queries(&mut lookup), [first(2)]);
 }
@@ -163,7 +188,7 @@ fn being_late_means_nothing_to_who_is_not_waited_for() {
 fn a_late_answer_counts() {
     let mut lookup = lookup(&Config::default(), [1]);
     assert_eq!(queries(&mut lookup), [first(1)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     answer(&mut lookup, 1);
     assert_eq!(queries(&mut lookup), []);
     assert!(lookup.is_done());
@@ -174,9 +199,9 @@ fn a_late_answer_counts() {
 fn an_answer_after_both_waits_counts() {
     let mut lookup = lookup(&Config::default(), [1, 2]);
     assert_eq!(queries(&mut lookup), [first(1), first(2)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), [again(1)]);
-    lookup.late(&id(1));
+    lookup.late(&contact(1));
     answer(&mut lookup, 1);
     assert_eq!(closest(&lookup), [contact(1)]);
 }
@@ -206,8 +231,7 @@ fn the_closest_are_the_k_nearest_that_answered_with_their_tokens() {
     }
     lookup.add(contact(1));
     lookup.add(contact(3));
-    let found: Vec<(Contact, Option<Token>)> =
-        lookup.closest().map(|(contact, token)| (contact, token.cloned())).collect();
+    let found: Vec<(Contact, Option<Token>)> = lookup.closest().collect();
     assert_eq!(found, [2, 4, 5].map(|n| (contact(n), token(n))));
 }
 
@@ -258,7 +282,7 @@ fn it_does_not_wait_for_contacts_beyond_the_k_nearest() {
 fn contacts_that_failed_do_not_hold_it_up() {
     let mut lookup = lookup(&small(2, 3), [1, 2, 3]);
     assert_eq!(queries(&mut lookup), [first(1), first(2)]);
-    lookup.failed(&id(1));
+    lookup.failed(&contact(1));
     answer(&mut lookup, 2);
     assert!(!lookup.is_done());
     assert_eq!(queries(&mut lookup), [first(3)]);
@@ -290,7 +314,7 @@ fn repetitions_count_against_the_cap() {
     for expected in [first(1), first(2), again(1)] {
         assert_eq!(queries(&mut lookup), [expected]);
         assert!(!lookup.is_done());
-        lookup.late(&expected.contact.id);
+        lookup.late(&expected.contact);
     }
     assert_eq!(queries(&mut lookup), []);
     assert!(lookup.is_done());
@@ -302,7 +326,7 @@ fn the_shortlist_keeps_the_nearest_100() {
     let mut asked = Vec::new();
     while let Some(query) = lookup.next_query() {
         asked.push(query.contact);
-        lookup.failed(&query.contact.id);
+        lookup.failed(&query.contact);
         lookup.check_invariants();
     }
     assert_eq!(asked, (1..=100).map(contact).collect::<Vec<_>>());
@@ -373,16 +397,16 @@ proptest! {
             let answer = match fate {
                 Fate::Answered { names } => Some((asked, names)),
                 Fate::Late => {
-                    lookup.late(&asked.id);
+                    lookup.late(&asked);
                     None
                 }
                 Fate::Slow { names } => {
-                    lookup.late(&asked.id);
+                    lookup.late(&asked);
                     slow.push((asked, names));
                     (slow.len() > 2).then(|| slow.remove(0))
                 }
                 Fate::Failed => {
-                    lookup.failed(&asked.id);
+                    lookup.failed(&asked);
                     answered.remove(&asked.id);
                     None
                 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
 use common::{id, public};
-use kadepy::dht::requests::{Due, Purpose, Question, Request, Requests};
+use kadepy::dht::requests::{Announcement, Due, Full, Purpose, Question, Request, Requests};
 use kadepy::wire::message::{Body, Message, Trailer, TxId};
 use kadepy::{Config, Endpoint, NodeId, Time};
 use proptest::prelude::*;
@@ -70,7 +70,7 @@ fn takes_legacy(requests: &mut Requests, from: Endpoint) -> Option<Request> {
 
 /// The short wait of a request, the first of those that are open.
 fn short_wait(requests: &mut Requests, request: Request, known_rtt: Option<Duration>) -> Duration {
-    requests.open(txid(77), request, known_rtt);
+    requests.open(txid(77), request, known_rtt).expect("there is room");
     let wake = requests.next_wake().expect("an open request wakes");
     wake - request.sent
 }
@@ -80,7 +80,7 @@ fn short_wait(requests: &mut Requests, request: Request, known_rtt: Option<Durat
 #[test]
 fn the_right_reply_is_taken_and_closes_its_request() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     assert!(requests.is_asking(public(1)));
     assert!(!requests.is_asking(public(0)) && !requests.is_asking(public(2)));
     let taken = requests.answer(at(30), public(1), &reply(id(1), PONG, Some(TXID)), false);
@@ -93,7 +93,7 @@ fn the_right_reply_is_taken_and_closes_its_request() {
 #[test]
 fn a_txid_counts_once() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     assert!(takes_pong(&mut requests, at(1), TXID));
     assert!(!takes_pong(&mut requests, at(1), TXID));
 }
@@ -111,7 +111,7 @@ fn a_wrong_reply_changes_nothing() {
     ];
     for trusts_legacy in [false, true] {
         let mut requests = requests();
-        requests.open(TXID, ping(), None);
+        requests.open(TXID, ping(), None).unwrap();
         let wake = requests.next_wake();
         for (what, from, reply) in &wrong {
             assert_eq!(requests.answer(at(1), *from, reply, trusts_legacy), None, "wrong {what}");
@@ -145,12 +145,15 @@ fn a_reply_must_be_of_a_type_that_answers_and_about_the_same_topic() {
         (Question::Ping, vec![Body::Pong]),
         (Question::FindNode(asked), vec![Body::FoundNodes, error]),
         (Question::GetPeers(asked), vec![Body::FoundNodes, Body::Peers { topic: asked }, error]),
-        (Question::Announce(asked), vec![Body::Announced { topic: asked }, error]),
+        (
+            Question::Announce(Announcement { topic: asked, port: None, token: None }),
+            vec![Body::Announced { topic: asked }, error],
+        ),
     ] {
         for body in &bodies {
             for txid in [Some(TXID), None] {
                 let mut requests = requests();
-                requests.open(TXID, request(question), None);
+                requests.open(TXID, request(question), None).unwrap();
                 let taken = requests.answer(at(1), public(1), &reply(id(1), *body, txid), true);
                 assert_eq!(taken.is_some(), answers.contains(body), "{question:?}: {body:?}");
             }
@@ -161,7 +164,7 @@ fn a_reply_must_be_of_a_type_that_answers_and_about_the_same_topic() {
 #[test]
 fn where_no_id_is_expected_any_is_taken() {
     let mut requests = requests();
-    requests.open(TXID, Request { id: None, ..ping() }, None);
+    requests.open(TXID, Request { id: None, ..ping() }, None).unwrap();
     assert!(takes_pong(&mut requests, at(1), TXID));
 }
 
@@ -171,7 +174,7 @@ fn of_a_million_forged_replies_none_is_taken() {
     let mut requests = requests();
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     for _ in 0..1_000 {
-        requests.open(TxId(rng.next_u64().to_be_bytes()), ping(), None);
+        requests.open(TxId(rng.next_u64().to_be_bytes()), ping(), None).unwrap();
     }
     for _ in 0..1_000_000 {
         let forged = reply(id(1), PONG, Some(TxId(rng.next_u64().to_be_bytes())));
@@ -181,16 +184,22 @@ fn of_a_million_forged_replies_none_is_taken() {
 }
 
 #[test]
-fn there_is_room_up_to_the_cap() {
+fn at_the_cap_the_request_that_is_late_for_longest_makes_room() {
     let mut requests = Requests::new(&Config { open_requests: 16, ..Config::default() });
+    let sent = |n: u64| Request { sent: at(n), ..ping() };
     for n in 0..16 {
-        assert!(requests.has_room());
-        requests.open(txid(n), ping(), None);
+        assert_eq!(requests.open(txid(n), sent(n), None), Ok(None));
     }
-    assert!(!requests.has_room());
+    assert_eq!(requests.open(txid(16), sent(16), None), Err(Full), "none is late");
+    assert_eq!(requests.len(), 16);
+
+    let second = Time::ZERO + Duration::from_secs(1);
+    while requests.due(second + Duration::from_millis(5)).is_some() {}
     requests.check_invariants();
-    assert!(takes_pong(&mut requests, at(1), txid(3)));
-    assert!(requests.has_room());
+    assert_eq!(requests.open(txid(16), sent(16), None), Ok(Some(sent(0))));
+    requests.check_invariants();
+    assert!(!takes_pong(&mut requests, at(17), txid(0)));
+    assert!(takes_pong(&mut requests, at(17), txid(16)));
 }
 
 // Replies without a transaction
@@ -198,7 +207,7 @@ fn there_is_room_up_to_the_cap() {
 #[test]
 fn a_reply_without_txid_is_taken_only_where_such_are_trusted() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     assert_eq!(requests.answer(at(1), public(1), &reply(id(1), PONG, None), false), None);
     assert_eq!(takes_legacy(&mut requests, public(1)), Some(ping()));
 }
@@ -206,7 +215,7 @@ fn a_reply_without_txid_is_taken_only_where_such_are_trusted() {
 #[test]
 fn a_trailer_without_txid_is_no_proof_either() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     let reply = Message::new(id(1), PONG, Some(Trailer::default()));
     assert_eq!(requests.answer(at(1), public(1), &reply, false), None);
 }
@@ -215,10 +224,10 @@ fn a_trailer_without_txid_is_no_proof_either() {
 fn a_reply_without_txid_answers_the_oldest_request_of_its_type() {
     let mut requests = requests();
     let sent = |micros, question| Request { sent: Time::from_micros(micros), ..request(question) };
-    requests.open(txid(4), sent(1, Question::FindNode(id(1))), None);
-    requests.open(txid(3), sent(2, Question::Ping), None);
-    requests.open(txid(2), sent(4, Question::Ping), None);
-    requests.open(txid(1), sent(3, Question::Ping), None);
+    requests.open(txid(4), sent(1, Question::FindNode(id(1))), None).unwrap();
+    requests.open(txid(3), sent(2, Question::Ping), None).unwrap();
+    requests.open(txid(2), sent(4, Question::Ping), None).unwrap();
+    requests.open(txid(1), sent(3, Question::Ping), None).unwrap();
     for micros in [2, 3, 4] {
         assert_eq!(takes_legacy(&mut requests, public(1)), Some(sent(micros, Question::Ping)));
     }
@@ -229,7 +238,7 @@ fn a_reply_without_txid_answers_the_oldest_request_of_its_type() {
 #[test]
 fn a_reply_without_txid_must_come_from_where_the_request_went() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     assert_eq!(takes_legacy(&mut requests, public(0)), None);
     assert_eq!(takes_legacy(&mut requests, public(2)), None);
     assert_eq!(takes_legacy(&mut requests, public(1).with_port(4_001)), None);
@@ -243,7 +252,7 @@ fn whoever_echoed_a_txid_must_always_do_so() {
     let mut requests = requests();
     let other_port = public(1).with_port(4_001);
     for (n, to) in (0..).zip([public(1), public(1), other_port]) {
-        requests.open(txid(n), Request { to, ..ping() }, None);
+        requests.open(txid(n), Request { to, ..ping() }, None).unwrap();
     }
     let echo = reply(id(1), PONG, Some(txid(0)));
     assert!(requests.answer(at(1), public(1), &echo, true).is_some());
@@ -254,7 +263,7 @@ fn whoever_echoed_a_txid_must_always_do_so() {
 #[test]
 fn a_forged_echo_does_not_stop_replies_without_txid() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     let forged = reply(id(1), PONG, Some(txid(1)));
     assert_eq!(requests.answer(at(1), public(1), &forged, true), None);
     assert_eq!(takes_legacy(&mut requests, public(1)), Some(ping()));
@@ -264,11 +273,11 @@ fn a_forged_echo_does_not_stop_replies_without_txid() {
 fn the_latest_2048_endpoints_that_echoed_are_remembered() {
     let mut requests = requests();
     for n in 0..2_048 {
-        requests.open(TXID, Request { to: public(n), ..ping() }, None);
+        requests.open(TXID, Request { to: public(n), ..ping() }, None).unwrap();
         let echo = reply(id(1), PONG, Some(TXID));
         assert!(requests.answer(at(1), public(n), &echo, true).is_some());
     }
-    requests.open(TXID, Request { to: public(0), ..ping() }, None);
+    requests.open(TXID, Request { to: public(0), ..ping() }, None).unwrap();
     assert_eq!(takes_legacy(&mut requests, public(0)), None);
 }
 
@@ -277,7 +286,7 @@ fn the_latest_2048_endpoints_that_echoed_are_remembered() {
 #[test]
 fn a_request_is_late_then_expired() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     let (late, expired) = (at(1_000), at(2_000));
     assert_eq!(requests.next_wake(), Some(late));
     assert_eq!(requests.due(just_before(late)), None);
@@ -295,7 +304,7 @@ fn a_request_is_late_then_expired() {
 fn an_answer_counts_until_its_request_expires() {
     let mut requests = requests();
     for n in [1, 2] {
-        requests.open(txid(n), ping(), None);
+        requests.open(txid(n), ping(), None).unwrap();
         assert!(matches!(requests.due(at(1_000)), Some(Due::Late(_))));
     }
     assert_eq!(requests.due(just_before(at(2_000))), None);
@@ -307,7 +316,7 @@ fn an_answer_counts_until_its_request_expires() {
 #[test]
 fn a_request_that_was_overlooked_is_late_before_it_expires() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     let far = at(60_000);
     assert_eq!(requests.due(far), Some(Due::Late(ping())));
     assert_eq!(requests.due(far), Some(Due::Expired(ping())));
@@ -332,7 +341,7 @@ fn the_short_wait_is_three_round_trips_within_bounds() {
 #[test]
 fn for_an_unknown_contact_the_short_wait_follows_rfc_6298() {
     let mut requests = requests();
-    requests.open(TXID, ping(), None);
+    requests.open(TXID, ping(), None).unwrap();
     assert!(takes_pong(&mut requests, at(100), TXID));
     assert_eq!(short_wait(&mut requests, ping(), None), Duration::from_millis(300));
 }
@@ -379,7 +388,7 @@ proptest! {
                 Step::Open { to, rtt, is_retry } => {
                     let txid = txid(opened.len() as u64);
                     let request = Request { to: public(to), sent: now, is_retry, ..ping() };
-                    requests.open(txid, request, rtt.map(Duration::from_millis));
+                    requests.open(txid, request, rtt.map(Duration::from_millis)).unwrap();
                     opened.push((txid, request.to));
                 }
                 Step::Answer { which, with_txid } if !opened.is_empty() => {

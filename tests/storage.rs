@@ -42,9 +42,7 @@ fn all(storage: &Storage, now: Time, topic: u16) -> BTreeSet<Endpoint> {
 
 fn sample(storage: &Storage, now: Time, topic: u16, max: usize, seed: u64) -> Vec<Endpoint> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    let mut peers = Vec::new();
-    storage.sample(now, id(topic), max, |_| true, &mut rng, &mut peers);
-    peers
+    storage.sample::<1_000>(now, id(topic), max, |_| true, &mut rng).to_vec()
 }
 
 // Life
@@ -259,9 +257,8 @@ fn a_sample_is_of_those_that_are_wanted_and_alive() {
         store(&mut storage, at(n.into()), 1, public(n)).unwrap();
     }
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let mut peers: Vec<Endpoint> = Vec::new();
     let is_even = |peer: &Endpoint| peer.ip_bytes()[15] % 2 == 0;
-    storage.sample(at(30) + LIFE, id(1), 100, is_even, &mut rng, &mut peers);
+    let peers = storage.sample::<100>(at(30) + LIFE, id(1), 100, is_even, &mut rng);
     let expected: Vec<Endpoint> = (31..60).filter(|n| n % 2 == 0).map(public).collect();
     assert_eq!(peers.into_iter().collect::<BTreeSet<_>>(), expected.into_iter().collect());
 }

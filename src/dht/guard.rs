@@ -1,7 +1,7 @@
 //! Manners towards strangers: whom to trust as v0.1 does, how much to answer, who proved its
 //! address, which addresses to believe, whom to ask whether it is there.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
 use crate::config::{Config, Legacy};
-use crate::id::{Distance, NodeId};
+use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
@@ -30,11 +30,11 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The guard of the node `own`, with a token secret drawn from `rng`.
-    pub fn new(own: NodeId, config: &Config, rng: &mut impl Rng) -> Self {
+    /// A guard with a token secret of its own, drawn from `rng`.
+    pub fn new(config: &Config, rng: &mut impl Rng) -> Self {
         let mut token_key = [0; 16];
         rng.fill_bytes(&mut token_key);
-        Self { legacy: config.legacy, token_key, candidates: Candidates::new(own, config) }
+        Self { legacy: config.legacy, token_key, candidates: Candidates::new(config) }
     }
 
     /// Whether v0.1's unproved packets are trusted from there.
@@ -107,13 +107,9 @@ fn epoch(now: Time) -> u64 {
 }
 
 /// Senders of requests that are not listed yet: they are asked, a few a second, and listed once
-/// they answer.
-///
-/// The one nearest to the own id is asked first: a lookup ends exactly where neighbours know each
-/// other, while a far bucket fills from any lookup.
+/// they answer. Who came first is asked first, so that no choice of ids puts anybody last.
 pub struct Candidates {
-    own: NodeId,
-    queue: BTreeMap<Distance, Contact>,
+    queue: VecDeque<Contact>,
     /// The addresses of `queue`, each once.
     endpoints: BTreeSet<Endpoint>,
     /// When the last ones were asked, the oldest first; never more than `pings_per_second`.
@@ -125,10 +121,9 @@ pub struct Candidates {
 impl Candidates {
     const PING_WINDOW: Duration = Duration::from_secs(1);
 
-    fn new(own: NodeId, config: &Config) -> Self {
+    fn new(config: &Config) -> Self {
         Self {
-            own,
-            queue: BTreeMap::new(),
+            queue: VecDeque::new(),
             endpoints: BTreeSet::new(),
             asked: VecDeque::new(),
             queue_max: config.candidates,
@@ -136,21 +131,17 @@ impl Candidates {
         }
     }
 
-    /// Takes a sender in; `false` where that leaves one out, because the queue is full.
+    /// Takes a sender in; `false` where the queue is full.
     pub fn push(&mut self, contact: Contact) -> bool {
-        let distance = self.own.distance(&contact.id);
-        if self.endpoints.contains(&contact.endpoint) || self.queue.contains_key(&distance) {
+        if self.endpoints.contains(&contact.endpoint) {
             return true;
+        }
+        if self.queue.len() >= self.queue_max {
+            return false;
         }
         self.endpoints.insert(contact.endpoint);
-        self.queue.insert(distance, contact);
-        if self.queue.len() <= self.queue_max {
-            return true;
-        }
-        if let Some((_, farthest)) = self.queue.pop_last() {
-            self.endpoints.remove(&farthest.endpoint);
-        }
-        false
+        self.queue.push_back(contact);
+        true
     }
 
     /// The next one to ask at `now`, to be called until it gives `None`.
@@ -159,7 +150,7 @@ impl Candidates {
         if self.next_at()? > now {
             return None;
         }
-        let (_, contact) = self.queue.pop_first()?;
+        let contact = self.queue.pop_front()?;
         self.endpoints.remove(&contact.endpoint);
         Some(contact)
     }

@@ -4,19 +4,17 @@
 //! no stall; it is repeated once, and only then is its contact passed over. An answer counts
 //! however late it comes.
 
-use arrayvec::ArrayVec;
-
 use crate::config::Config;
 use crate::id::{Distance, NodeId};
-use crate::wire::message::Contact;
-
-/// A token as another node hands it out.
-pub type Token = ArrayVec<u8, 32>;
+use crate::wire::message::{Contact, Endpoint, Token};
 
 /// The state of one lookup.
 pub struct Lookup {
     target: NodeId,
-    /// The nearest contacts heard of, the nearest first; each id once, at most `shortlist_max`.
+    /// The nearest contacts heard of, by distance and then address; at most `shortlist_max`. Each
+    /// address stands there once, so that whoever names made-up ids aims no more than one query and
+    /// its repetition at it; an id may stand there with several, so that whoever names a wrong one
+    /// does not hide the node.
     shortlist: Vec<Candidate>,
     /// Queries sent, repeated ones included.
     queries: usize,
@@ -30,6 +28,12 @@ struct Candidate {
     distance: Distance,
     contact: Contact,
     state: State,
+}
+
+impl Candidate {
+    fn key(&self) -> (Distance, Endpoint) {
+        (self.distance, self.contact.endpoint)
+    }
 }
 
 enum State {
@@ -74,19 +78,12 @@ impl Lookup {
     }
 
     /// Takes note of a contact that somebody named, or that the own table lists.
-    ///
-    /// The first address named for an id is kept, unless nobody answered there: whoever names a
-    /// wrong one hides the node for no longer than that takes.
     pub fn add(&mut self, contact: Contact) {
-        match self.find(&contact.id) {
-            Ok(at) => {
-                let known = &mut self.shortlist[at];
-                let is_news = known.contact.endpoint != contact.endpoint;
-                if is_news && matches!(known.state, State::Failed) {
-                    *known = Candidate { contact, state: State::Fresh, ..*known };
-                }
-            }
-            Err(_) => self.insert(contact, State::Fresh),
+        let has_answered = |known: &Candidate| {
+            known.contact.id == contact.id && matches!(known.state, State::Answered { .. })
+        };
+        if !self.shortlist.iter().any(has_answered) {
+            self.insert(contact, State::Fresh);
         }
     }
 
@@ -109,18 +106,14 @@ impl Lookup {
 
     /// Notes an answer of `contact`, whatever was thought of it before.
     pub fn answered(&mut self, contact: Contact, token: Option<Token>) {
-        match self.find(&contact.id) {
-            Ok(at) => {
-                let known = &mut self.shortlist[at];
-                *known = Candidate { contact, state: State::Answered { token }, ..*known };
-            }
-            Err(_) => self.insert(contact, State::Answered { token }),
-        }
+        let Contact { id, endpoint } = contact;
+        self.shortlist.retain(|known| known.contact.id != id && known.contact.endpoint != endpoint);
+        self.insert(contact, State::Answered { token });
     }
 
-    /// Notes that the short wait for `id` is over.
-    pub fn late(&mut self, id: &NodeId) {
-        if let Ok(at) = self.find(id) {
+    /// Notes that the short wait for `contact` is over.
+    pub fn late(&mut self, contact: &Contact) {
+        if let Ok(at) = self.find(contact) {
             let state = &mut self.shortlist[at].state;
             match state {
                 State::Waiting { is_retry: false } => *state = State::Late,
@@ -130,9 +123,9 @@ impl Lookup {
         }
     }
 
-    /// Notes that `id` could not or would not answer.
-    pub fn failed(&mut self, id: &NodeId) {
-        if let Ok(at) = self.find(id) {
+    /// Notes that `contact` could not or would not answer.
+    pub fn failed(&mut self, contact: &Contact) {
+        if let Ok(at) = self.find(contact) {
             self.shortlist[at].state = State::Failed;
         }
     }
@@ -148,11 +141,11 @@ impl Lookup {
     }
 
     /// The nearest contacts that answered, at most k, the nearest first, each with its token.
-    pub fn closest(&self) -> impl Iterator<Item = (Contact, Option<&Token>)> {
+    pub fn closest(&self) -> impl Iterator<Item = (Contact, Option<Token>)> {
         self.shortlist
             .iter()
             .filter_map(|candidate| match &candidate.state {
-                State::Answered { token } => Some((candidate.contact, token.as_ref())),
+                State::Answered { token } => Some((candidate.contact, *token)),
                 _ => None,
             })
             .take(self.k)
@@ -178,13 +171,24 @@ impl Lookup {
             .map(|(at, _)| at)
     }
 
-    fn find(&self, id: &NodeId) -> Result<usize, usize> {
-        let distance = self.target.distance(id);
-        self.shortlist.binary_search_by_key(&distance, |candidate| candidate.distance)
+    fn find(&self, contact: &Contact) -> Result<usize, usize> {
+        let key = (self.target.distance(&contact.id), contact.endpoint);
+        self.shortlist.binary_search_by_key(&key, Candidate::key)
     }
 
     fn insert(&mut self, contact: Contact, state: State) {
-        let Err(at) = self.find(&contact.id) else {
+        // An address at which nobody answered to one id may still be that of another.
+        let holder =
+            self.shortlist.iter().position(|known| known.contact.endpoint == contact.endpoint);
+        if let Some(at) = holder {
+            if !matches!(self.shortlist[at].state, State::Failed)
+                || self.shortlist[at].contact == contact
+            {
+                return;
+            }
+            self.shortlist.remove(at);
+        }
+        let Err(at) = self.find(&contact) else {
             return;
         };
         if at >= self.shortlist_max {
@@ -197,7 +201,11 @@ impl Lookup {
 
     /// Panics where the shortlist is out of order or a cap is passed.
     pub fn check_invariants(&self) {
-        assert!(self.shortlist.is_sorted_by(|a, b| a.distance < b.distance));
+        assert!(self.shortlist.is_sorted_by(|a, b| a.key() < b.key()));
+        for (at, candidate) in self.shortlist.iter().enumerate() {
+            let endpoint = candidate.contact.endpoint;
+            assert!(self.shortlist[..at].iter().all(|other| other.contact.endpoint != endpoint));
+        }
         assert!(self.shortlist.len() <= self.shortlist_max);
         assert!(self.queries <= self.queries_max);
         assert!(self.waiting() <= self.alpha);

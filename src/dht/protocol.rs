@@ -13,6 +13,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use thiserror::Error;
 
 use self::joins::Home;
 pub use self::joins::{SeedState, Seeds};
@@ -21,14 +22,14 @@ pub use self::operations::{Busy, Outcome};
 use self::stats::Counters;
 pub use self::stats::{Refusal, Stats};
 use super::guard::Guard;
-use super::requests::{Due, OpId, Purpose, Question, Request, Requests};
-use super::routing::{Admission, Entry, MAX_CLOSEST, Table};
+use super::requests::{Announcement, Due, Full, OpId, Purpose, Question, Request, Requests};
+use super::routing::{Admission, Entry, FRESH, MAX_CLOSEST, Table};
 use super::storage::Storage;
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{
-    Body, Contact, Endpoint, ErrorCode, Kind, Message, Trailer, TxId, Want,
+    Body, Contact, Endpoint, ErrorCode, Kind, Message, Token, Trailer, TxId, Want,
 };
 use crate::wire::native::{self, DecodeError, Lists};
 
@@ -79,6 +80,8 @@ pub struct Engine {
     /// One entry for each of `operations` that has a deadline.
     deadlines: BTreeSet<(Time, OpId)>,
     home: Home,
+    /// The refresh of a bucket that is under way: one at a time.
+    refreshing: Option<OpId>,
     events: VecDeque<Event>,
     is_observed: bool,
     counters: Counters,
@@ -87,6 +90,11 @@ pub struct Engine {
     last_arrival: Time,
     next_sweep: Time,
 }
+
+/// An application's payload is longer than a packet takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a payload of {0} bytes; at most {max} fit", max = native::MAX_PAYLOAD)]
+pub struct TooLong(usize);
 
 /// Datagrams to send, in order.
 #[derive(Default)]
@@ -122,7 +130,7 @@ pub enum Event {
     },
     /// The node has joined through its home contacts and lists so many contacts.
     Joined(usize),
-    /// None of the node's home contacts answered; it tries again after so long.
+    /// The node has tried to join and knows nobody still; it tries again after so long.
     Alone(Duration),
 }
 
@@ -145,13 +153,14 @@ impl Engine {
             table: Table::new(now, id, &config),
             requests: Requests::new(&config),
             storage: Storage::new(id, &config),
-            guard: Guard::new(id, &config, &mut rng),
+            guard: Guard::new(&config, &mut rng),
             config,
             rng,
             operations: BTreeMap::new(),
             next_op: 0,
             deadlines: BTreeSet::new(),
             home: Home::default(),
+            refreshing: None,
             events: VecDeque::new(),
             is_observed: false,
             counters: Counters::default(),
@@ -241,7 +250,8 @@ impl Engine {
             self.deadlines.first().map(|&(at, _)| at),
             self.guard.candidates().next_at(),
             self.next_rejoin(),
-            (!self.table.is_empty()).then(|| self.table.next_stale()),
+            (!self.table.is_empty() && self.refreshing.is_none()).then(|| self.table.next_stale()),
+            self.must_release().then_some(Time::ZERO),
             (self.storage.records() > 0).then_some(self.next_sweep),
         ]
         .into_iter()
@@ -261,13 +271,27 @@ impl Engine {
     }
 
     /// Sends a packet of any type with these bytes as its body.
-    pub fn send(&mut self, to: Endpoint, kind: u8, payload: &[u8], out: &mut Outbox) {
+    ///
+    /// # Errors
+    ///
+    /// [`TooLong`] above [`native::MAX_PAYLOAD`].
+    pub fn send(
+        &mut self,
+        to: Endpoint,
+        kind: u8,
+        payload: &[u8],
+        out: &mut Outbox,
+    ) -> Result<(), TooLong> {
+        if payload.len() > native::MAX_PAYLOAD {
+            return Err(TooLong(payload.len()));
+        }
         self.counters.packets_out[usize::from(kind).min(Kind::Application as usize)] += 1;
         let start = out.bytes.len();
         out.bytes.push(kind);
         out.bytes.extend_from_slice(&self.id.0);
         out.bytes.extend_from_slice(payload);
         self.finish(to, start, out);
+        Ok(())
     }
 
     /// Forgets the stored records of `age` or more.
@@ -312,7 +336,7 @@ impl Engine {
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
-        let mut peers: ArrayVec<Endpoint, 128> = ArrayVec::new();
+        let peers: ArrayVec<Endpoint, 128>;
         let token;
 
         match request.body {
@@ -329,7 +353,7 @@ impl Engine {
                 }
                 let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
                 let max = self.config.reply_peers;
-                self.storage.sample(now, topic, max, wanted, &mut self.rng, &mut peers);
+                peers = self.storage.sample(now, topic, max, wanted, &mut self.rng);
                 reply.body =
                     if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
                 reply.peers = &peers;
@@ -401,8 +425,17 @@ impl Engine {
         allowance_left: usize,
         out: &mut Outbox,
     ) {
-        let is_welcome = allowance_left >= PROBE_LEN
-            && !request.trailer.is_some_and(|trailer| trailer.read_only)
+        if allowance_left < PROBE_LEN {
+            return;
+        }
+        // A node that has moved is taken in under its new address once the old one is silent.
+        let listed = self.table.get(&request.sender).map(|entry| (entry.contact, entry.seen));
+        if let Some((listed, seen)) = listed {
+            if listed.endpoint != from && now - seen > FRESH {
+                self.check(now, listed, out);
+            }
+        }
+        let is_welcome = !request.trailer.is_some_and(|trailer| trailer.read_only)
             && self.table.has_use_for(&request.sender)
             && !self.requests.is_asking(from);
         if !is_welcome {
@@ -422,8 +455,7 @@ impl Engine {
     }
 
     fn greet_candidate(&mut self, now: Time, candidate: Contact, out: &mut Outbox) -> bool {
-        let Contact { id, endpoint } = candidate;
-        self.ask(now, endpoint, Some(id), Question::Ping, Purpose::Candidate, false, out)
+        self.ask(Request::to_contact(now, candidate, Question::Ping, Purpose::Candidate), out)
     }
 
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
@@ -447,7 +479,7 @@ impl Engine {
         match request.purpose {
             Purpose::Op(op) => self.operation_late(now, op, request, out),
             Purpose::Check if !request.is_retry => {
-                self.ask(now, request.to, request.id, request.question, Purpose::Check, true, out);
+                self.ask(request.repeated(now), out);
             }
             Purpose::Check | Purpose::Candidate | Purpose::Nothing => {}
         }
@@ -460,28 +492,21 @@ impl Engine {
         }
         let is_proof = request.is_retry && self.last_arrival > request.sent;
         if let (true, Some(id)) = (is_proof, request.id) {
-            self.table.failed(now, &Contact { id, endpoint: request.to });
+            self.table.failed(now, &Contact { id, endpoint: request.to }, request.sent);
         }
     }
 
     /// Asks a listed contact whether it is still there.
-    fn check(&mut self, now: Time, contact: Contact, out: &mut Outbox) {
-        if !self.requests.is_asking(contact.endpoint) {
-            self.ask(
-                now,
-                contact.endpoint,
-                Some(contact.id),
-                Question::Ping,
-                Purpose::Check,
-                false,
-                out,
-            );
+    fn check(&mut self, now: Time, listed: Contact, out: &mut Outbox) {
+        if !self.requests.is_asking(listed.endpoint) {
+            self.ask(Request::to_contact(now, listed, Question::Ping, Purpose::Check), out);
         }
     }
 
-    /// Looks up an id in each bucket that no lookup went through for long.
+    /// Looks up an id in a bucket that no lookup went through for long; one at a time, for peers can
+    /// make up as many buckets as there may be.
     fn refresh(&mut self, now: Time, out: &mut Outbox) {
-        while !self.table.is_empty() {
+        while !self.table.is_empty() && self.refreshing.is_none() {
             let random = self.random_id();
             let Some(target) = self.table.stale(now, &random) else {
                 return;
@@ -491,64 +516,34 @@ impl Engine {
     }
 
     /// Sends a question; whether there was room for one more.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a request is what these say, and no two belong together"
-    )]
-    fn ask(
-        &mut self,
-        now: Time,
-        to: Endpoint,
-        id: Option<NodeId>,
-        question: Question,
-        purpose: Purpose,
-        is_retry: bool,
-        out: &mut Outbox,
-    ) -> bool {
-        let (body, pad_to) = match question {
-            Question::Ping => (Body::Ping, 0),
-            Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
-            Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
-            Question::Announce(_) => {
-                unreachable!("an announce has a port and a token: see `send_announce`")
-            }
-        };
-        let request = Request { to, id, question, purpose, sent: now, is_retry };
-        self.open_request(request, body, Trailer::default(), pad_to, out)
-    }
-
-    /// Sends an announce of `topic` with this node's own port where `port` is none.
-    fn send_announce(
-        &mut self,
-        request: Request,
-        topic: NodeId,
-        port: Option<u16>,
-        token: Option<&[u8]>,
-        out: &mut Outbox,
-    ) -> bool {
-        let body = Body::AnnouncePeer { topic, port: port.unwrap_or(self.bound.port()) };
-        let trailer = Trailer { token, implied_port: port.is_none(), ..Trailer::default() };
-        self.open_request(request, body, trailer, 0, out)
-    }
-
-    fn open_request(
-        &mut self,
-        request: Request,
-        body: Body<'_>,
-        trailer: Trailer<'_>,
-        pad_to: usize,
-        out: &mut Outbox,
-    ) -> bool {
-        if !self.requests.has_room() {
-            self.refuse(Refusal::Busy);
-            return false;
-        }
+    fn ask(&mut self, request: Request, out: &mut Outbox) -> bool {
         let mut txid = TxId([0; 8]);
         self.rng.fill_bytes(&mut txid.0);
-        let trailer = Trailer { txid: Some(txid), ..trailer };
-        let message = Message::new(self.id, body, Some(trailer));
         let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
-        self.requests.open(txid, request, known_rtt);
+        match self.requests.open(txid, request, known_rtt) {
+            Ok(None) => {}
+            Ok(Some(given_up)) => {
+                if let Purpose::Op(op) = given_up.purpose {
+                    self.operation_expired(request.sent, op);
+                }
+            }
+            Err(Full) => {
+                self.refuse(Refusal::Busy);
+                return false;
+            }
+        }
+        let mut trailer = Trailer { txid: Some(txid), ..Trailer::default() };
+        let (body, pad_to) = match &request.question {
+            Question::Ping => (Body::Ping, 0),
+            &Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
+            &Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
+            Question::Announce(Announcement { topic, port, token }) => {
+                trailer.token = token.as_ref().map(Token::as_bytes);
+                trailer.implied_port = port.is_none();
+                (Body::AnnouncePeer { topic: *topic, port: port.unwrap_or(self.bound.port()) }, 0)
+            }
+        };
+        let message = Message::new(self.id, body, Some(trailer));
         self.counters.requests += 1;
         self.transmit(request.to, &message, native::MAX_SENT, pad_to, out);
         true
@@ -592,14 +587,18 @@ impl Engine {
         })
     }
 
-    /// The nodes that `reply` lists and that are worth asking.
+    /// The nodes that `reply` lists and that are worth asking, each id once.
     fn believable<'a>(
         &self,
         from: Endpoint,
         reply: &Message<'a>,
     ) -> impl Iterator<Item = Contact> + use<'a, '_> {
         let has_trailer = reply.trailer.is_some();
-        reply.nodes.iter().take(MAX_CLOSEST).copied().filter(move |node| {
+        let listed = &reply.nodes[..reply.nodes.len().min(MAX_CLOSEST)];
+        let is_first = |(at, node): &(usize, &Contact)| {
+            listed[..*at].iter().all(|earlier| earlier.id != node.id)
+        };
+        listed.iter().enumerate().filter(is_first).map(|(_, node)| *node).filter(move |node| {
             ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
                 && !self.is_own(&node.endpoint)
                 && self.reaches(&node.endpoint)
@@ -652,6 +651,9 @@ fn is_for(listed: &Endpoint, asker: &Endpoint) -> bool {
 }
 
 impl Outbox {
+    /// The bytes of memory that an emptied outbox keeps: a burst is not worth more.
+    const KEPT_LEN: usize = 64 << 10;
+
     /// The datagrams, in the order in which they are to leave.
     pub fn iter(&self) -> impl Iterator<Item = (Endpoint, &[u8])> {
         let starts = std::iter::once(0).chain(self.datagrams.iter().map(|&(_, end)| end));
@@ -663,10 +665,12 @@ impl Outbox {
         self.datagrams.is_empty()
     }
 
-    /// Empties it, keeping its memory.
+    /// Empties it, keeping some memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(Self::KEPT_LEN);
         self.datagrams.clear();
+        self.datagrams.shrink_to(Self::KEPT_LEN / native::MAX_SENT);
     }
 }
 

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use thiserror::Error;
+
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Endpoint, Message, TxId};
+use crate::wire::message::{Body, Contact, Endpoint, Message, Token, TxId};
 
 /// What was asked, as far as a reply must match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +20,19 @@ pub enum Question {
     FindNode(NodeId),
     /// GET_PEERS of the topic.
     GetPeers(NodeId),
-    /// ANNOUNCE_PEER for the topic.
-    Announce(NodeId),
+    /// ANNOUNCE_PEER.
+    Announce(Announcement),
+}
+
+/// What an ANNOUNCE_PEER says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// The topic.
+    pub topic: NodeId,
+    /// The peer's port; without one, the port that the packet comes from.
+    pub port: Option<u16>,
+    /// What the node asked gave for it.
+    pub token: Option<Token>,
 }
 
 impl Question {
@@ -32,8 +45,10 @@ impl Question {
                 Body::FoundNodes | Body::Error { .. },
             )
             | (Question::Announce(_), Body::Error { .. }) => true,
-            (Question::GetPeers(asked), Body::Peers { topic })
-            | (Question::Announce(asked), Body::Announced { topic }) => asked == *topic,
+            (Question::GetPeers(asked), Body::Peers { topic }) => asked == *topic,
+            (Question::Announce(announcement), Body::Announced { topic }) => {
+                announcement.topic == *topic
+            }
             _ => false,
         }
     }
@@ -72,6 +87,30 @@ pub struct Request {
     pub is_retry: bool,
 }
 
+impl Request {
+    /// A question to a contact, for the first time.
+    pub fn to_contact(now: Time, contact: Contact, question: Question, purpose: Purpose) -> Self {
+        let Contact { id, endpoint } = contact;
+        Self { to: endpoint, id: Some(id), question, purpose, sent: now, is_retry: false }
+    }
+
+    /// A question to an address of which the id is not known, for the first time.
+    pub fn to_endpoint(now: Time, to: Endpoint, question: Question, purpose: Purpose) -> Self {
+        Self { to, id: None, question, purpose, sent: now, is_retry: false }
+    }
+
+    /// The same question once more, for it was not answered.
+    #[must_use]
+    pub fn repeated(self, now: Time) -> Self {
+        Self { sent: now, is_retry: true, ..self }
+    }
+}
+
+/// As many requests are open as the configuration allows, and none of them is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("too many requests wait for an answer")]
+pub struct Full;
+
 /// Something that time has brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -85,8 +124,10 @@ pub enum Due {
 /// The open requests of one node.
 pub struct Requests {
     open: BTreeMap<TxId, Open>,
-    /// One entry for each of `open`, by when it needs attention next.
-    wakes: BTreeSet<(Time, TxId)>,
+    /// Those of `open` whose short wait runs, by its end.
+    waiting: BTreeSet<(Time, TxId)>,
+    /// The others of `open`, by when their answer is no longer accepted.
+    late: BTreeSet<(Time, TxId)>,
     /// One entry for each of `open`, the oldest of each endpoint first.
     by_endpoint: BTreeSet<(Endpoint, Time, TxId)>,
     echoed: RecentSet,
@@ -99,8 +140,8 @@ pub struct Requests {
 
 struct Open {
     request: Request,
+    /// When it is next due: its place in `waiting` or `late`.
     wake: Time,
-    is_late: bool,
 }
 
 impl Requests {
@@ -108,7 +149,8 @@ impl Requests {
     pub fn new(config: &Config) -> Self {
         Self {
             open: BTreeMap::new(),
-            wakes: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            late: BTreeSet::new(),
             by_endpoint: BTreeSet::new(),
             echoed: RecentSet::default(),
             rtt: None,
@@ -119,19 +161,29 @@ impl Requests {
         }
     }
 
-    /// Whether one more request may be opened.
-    pub fn has_room(&self) -> bool {
-        self.open.len() < self.cap
-    }
-
     /// Notes that `request` goes out under `txid`, which is fresh; `known_rtt` is its contact's,
-    /// where measured.
-    pub fn open(&mut self, txid: TxId, request: Request, known_rtt: Option<Duration>) {
-        self.close(txid);
+    /// where measured. At the cap, the one that is late for longest is given up for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] at the cap where none is late.
+    pub fn open(
+        &mut self,
+        txid: TxId,
+        request: Request,
+        known_rtt: Option<Duration>,
+    ) -> Result<Option<Request>, Full> {
+        let given_up = if self.open.len() >= self.cap {
+            let &(_, longest) = self.late.first().ok_or(Full)?;
+            self.close(longest)
+        } else {
+            self.close(txid)
+        };
         let wake = request.sent + self.short_wait(known_rtt, request.is_retry).min(self.timeout);
-        self.wakes.insert((wake, txid));
+        self.waiting.insert((wake, txid));
         self.by_endpoint.insert((request.to, request.sent, txid));
-        self.open.insert(txid, Open { request, wake, is_late: false });
+        self.open.insert(txid, Open { request, wake });
+        Ok(given_up.map(|open| open.request))
     }
 
     /// Whether a request to `endpoint` is open.
@@ -180,26 +232,21 @@ impl Requests {
     /// The next request that time has overtaken at `now`, to be called until it gives `None`.
     #[must_use]
     pub fn due(&mut self, now: Time) -> Option<Due> {
-        let &(wake, txid) = self.wakes.first()?;
-        if wake > now {
-            return None;
+        let is_due = |first: Option<&(Time, TxId)>| first.filter(|(at, _)| *at <= now).copied();
+        if let Some((wake, txid)) = is_due(self.waiting.first()) {
+            let open = self.open.get_mut(&txid).expect("whatever waits is open");
+            open.wake = open.request.sent + self.timeout;
+            self.waiting.remove(&(wake, txid));
+            self.late.insert((open.wake, txid));
+            return Some(Due::Late(open.request));
         }
-        let open = self.open.get_mut(&txid).expect("every wake is of an open request");
-        if open.is_late {
-            return self.close(txid).map(|open| Due::Expired(open.request));
-        }
-        let expiry = open.request.sent + self.timeout;
-        open.is_late = true;
-        open.wake = expiry;
-        let request = open.request;
-        self.wakes.remove(&(wake, txid));
-        self.wakes.insert((expiry, txid));
-        Some(Due::Late(request))
+        let (_, txid) = is_due(self.late.first())?;
+        self.close(txid).map(|open| Due::Expired(open.request))
     }
 
     /// When [`Requests::due`] has something next.
     pub fn next_wake(&self) -> Option<Time> {
-        self.wakes.first().map(|&(wake, _)| wake)
+        [self.waiting.first(), self.late.first()].into_iter().flatten().map(|&(at, _)| at).min()
     }
 
     /// How many requests wait.
@@ -239,7 +286,8 @@ impl Requests {
 
     fn close(&mut self, txid: TxId) -> Option<Open> {
         let open = self.open.remove(&txid)?;
-        self.wakes.remove(&(open.wake, txid));
+        self.waiting.remove(&(open.wake, txid));
+        self.late.remove(&(open.wake, txid));
         self.by_endpoint.remove(&(open.request.to, open.request.sent, txid));
         Some(open)
     }
@@ -247,10 +295,11 @@ impl Requests {
     /// Panics where the three indexes disagree or the cap is passed.
     pub fn check_invariants(&self) {
         assert!(self.open.len() <= self.cap, "more open requests than allowed");
-        assert_eq!(self.open.len(), self.wakes.len());
+        assert_eq!(self.open.len(), self.waiting.len() + self.late.len());
         assert_eq!(self.open.len(), self.by_endpoint.len());
         for (txid, open) in &self.open {
-            assert!(self.wakes.contains(&(open.wake, *txid)));
+            let place = (open.wake, *txid);
+            assert!(self.waiting.contains(&place) || self.late.contains(&place));
             assert!(self.by_endpoint.contains(&(open.request.to, open.request.sent, *txid)));
         }
         assert!(self.echoed.len() <= 2 * RecentSet::GENERATION);

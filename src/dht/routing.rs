@@ -10,7 +10,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use crate::config::Config;
-use crate::id::{ID_BITS, NodeId};
+use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
@@ -63,8 +63,11 @@ pub enum Admission {
     AskFirst(Contact),
 }
 
+/// No honest network is so large that its nodes need more: 20 × 2^47 of them. Deeper buckets would
+/// only give work to whoever makes up ids near ours.
+const BUCKETS_MAX: usize = 48;
 /// A contact heard from so lately is not asked whether it is still there.
-const FRESH: Duration = Duration::from_secs(60);
+pub const FRESH: Duration = Duration::from_secs(60);
 /// So many questions in a row a contact may leave unanswered while nobody waits for its place.
 const FAILURES_MAX: u8 = 2;
 /// Contacts remembered after they were dropped, for a network that comes back: limits for count
@@ -107,15 +110,19 @@ impl Table {
         self.insert(Entry::new(now, contact, round_trip))
     }
 
-    /// Notes that `contact` left a question and its repetition unanswered.
-    pub fn failed(&mut self, now: Time, contact: &Contact) {
+    /// Notes that `contact` left a question and its repetition unanswered, of which the first went
+    /// at `asked`. If it answered another since, that counts for more.
+    pub fn failed(&mut self, now: Time, contact: &Contact, asked: Time) {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];
-        bucket.replacements.retain(|entry| entry.contact != *contact);
+        bucket.replacements.retain(|entry| entry.contact != *contact || entry.seen > asked);
         let Some(at) = bucket.contacts.iter().position(|entry| entry.contact == *contact) else {
             return;
         };
         let entry = &mut bucket.contacts[at];
+        if entry.seen > asked {
+            return;
+        }
         entry.failures += 1;
         if entry.failures >= FAILURES_MAX || !bucket.replacements.is_empty() {
             let entry = bucket.contacts.remove(at);
@@ -155,7 +162,8 @@ impl Table {
         self.buckets[self.bucket_of(id)].contacts.iter().find(|entry| entry.contact.id == *id)
     }
 
-    /// Whether this id is neither listed nor waiting, and would find a place for either.
+    /// Whether this id would find a place or a cache for it: it is not there yet, or under an
+    /// address that is silent.
     pub fn has_use_for(&self, id: &NodeId) -> bool {
         let index = self.bucket_of(id);
         let bucket = &self.buckets[index];
@@ -164,7 +172,7 @@ impl Table {
             || self.can_split(index)
             || bucket.replacements.len() < self.replacements_max
             || bucket.contacts.iter().any(|entry| entry.failures > 0);
-        has_place && known.all(|entry| entry.contact.id != *id)
+        has_place && known.all(|entry| entry.contact.id != *id || !entry.is_reliable())
     }
 
     /// Every listed contact, the buckets farthest from the own id first.
@@ -183,15 +191,12 @@ impl Table {
     }
 
     /// Contacts that were dropped within a day, the latest first.
-    pub fn dropped(&self, now: Time) -> impl Iterator<Item = Contact> {
-        self.dropped
-            .iter()
-            .rev()
-            .take_while(move |(at, _)| now - *at < DROPPED_AGE)
-            .map(|&(_, contact)| contact)
+    pub fn dropped(&mut self, now: Time) -> impl Iterator<Item = Contact> {
+        self.dropped.retain(|(at, _)| now - *at < DROPPED_AGE);
+        self.dropped.iter().rev().map(|&(_, contact)| contact)
     }
 
-    /// Whether any contact is remembered that was dropped, however long ago.
+    /// Whether any contact is remembered that was dropped.
     pub fn has_dropped(&self) -> bool {
         !self.dropped.is_empty()
     }
@@ -265,7 +270,7 @@ impl Table {
     }
 
     fn can_split(&self, index: usize) -> bool {
-        index + 1 == self.buckets.len() && self.buckets.len() < ID_BITS
+        index + 1 == self.buckets.len() && self.buckets.len() < BUCKETS_MAX
     }
 
     /// Opens one more bucket behind the last, with those that share one bit more.
@@ -315,7 +320,7 @@ impl Table {
 
     /// Panics where a contact is in the wrong place or listed twice, or a cap is passed.
     pub fn check_invariants(&self) {
-        assert!(!self.buckets.is_empty() && self.buckets.len() <= ID_BITS);
+        assert!(!self.buckets.is_empty() && self.buckets.len() <= BUCKETS_MAX);
         for (index, bucket) in self.buckets.iter().enumerate() {
             assert!(bucket.contacts.len() <= self.k, "more contacts in a bucket than k");
             assert!(bucket.replacements.len() <= self.replacements_max);

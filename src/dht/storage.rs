@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use rand_core::Rng;
 use thiserror::Error;
 
@@ -91,35 +92,40 @@ impl Storage {
         Ok(())
     }
 
-    /// A random sample of at most `max` peers of `topic` for which `wanted` holds, written to `out`.
-    pub fn sample(
+    /// A random sample, in random order, of at most `max` peers of `topic` for which `wanted` holds.
+    ///
+    /// The order matters where an answer is cut short: what is cut must not be the same each time.
+    pub fn sample<const N: usize>(
         &self,
         now: Time,
         topic: NodeId,
         max: usize,
         wanted: impl Fn(&Endpoint) -> bool,
         rng: &mut impl Rng,
-        out: &mut impl Extend<Endpoint>,
-    ) {
-        let Some(records) = self.topics.get(&self.own.distance(&topic)) else {
-            return;
-        };
-        let alive = || {
-            records.iter().filter(|record| now - record.stored < self.life && wanted(&record.peer))
-        };
-        // Selection sampling (Knuth, TAOCP 3.4.2, algorithm S): one pass, every subset as likely.
-        let mut left = alive().count();
-        let mut missing = max.min(left);
-        for record in alive() {
-            if missing == 0 {
-                break;
+    ) -> ArrayVec<Endpoint, N> {
+        let max = max.min(N);
+        let mut sample = ArrayVec::new();
+        let mut seen = 0;
+        // Reservoir sampling, inside out: each peer goes to a random place of those so far, and the
+        // one that stood there to the end, or out (Knuth, TAOCP 3.4.2, algorithm R).
+        for peer in self.peers(now, &topic).filter(wanted) {
+            seen += 1;
+            let at = (rng.next_u64() % seen) as usize;
+            if sample.len() < max {
+                sample.push(peer);
+                let last = sample.len() - 1;
+                sample.swap(at, last);
+            } else if at < max {
+                sample[at] = peer;
             }
-            if (rng.next_u64() % left as u64) < missing as u64 {
-                out.extend([record.peer]);
-                missing -= 1;
-            }
-            left -= 1;
         }
+        sample
+    }
+
+    /// The peers of `topic`, the oldest first.
+    pub fn peers(&self, now: Time, topic: &NodeId) -> impl Iterator<Item = Endpoint> {
+        let records = self.topics.get(&self.own.distance(topic)).into_iter().flatten();
+        records.filter(move |record| now - record.stored < self.life).map(|record| record.peer)
     }
 
     /// Drops records whose life is over, of at most `topics` topics, going on where the last call

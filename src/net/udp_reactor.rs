@@ -32,9 +32,9 @@ const WAKER: Token = Token(1);
 
 /// What the reactor serves.
 pub trait Host: Send + Sync + 'static {
-    /// Works on a batch, which may be empty, at `now`, and sends what comes of it, for which `out` is
-    /// empty room; gives the next deadline.
-    fn turn(&self, now: Time, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
+    /// Works on a batch, which may be empty, and sends what comes of it, for which `out` is empty
+    /// room; gives the next deadline.
+    fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
 
     /// The socket was lost (`Err`: and binding it again failed), or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
@@ -54,8 +54,10 @@ pub enum SocketNews<'a> {
 }
 
 /// Datagrams as received, each with its source.
+#[derive(Default)]
 pub struct Batch {
-    buffers: Box<[[u8; BUFFER_LEN]]>,
+    /// As many as were ever needed at once: one for an idle node.
+    buffers: Vec<[u8; BUFFER_LEN]>,
     received: Vec<(Endpoint, usize)>,
     /// Datagrams too long for the buffer, where the system does not deliver them cut.
     pub oversize: usize,
@@ -73,10 +75,11 @@ impl Batch {
 pub struct Link {
     /// `None` while the socket is lost, and after the end.
     socket: Mutex<Option<Arc<Socket>>>,
+    /// `None` after the end.
+    waker: Mutex<Option<Arc<Waker>>>,
     /// Where it is bound, with the port that the system chose.
     address: SocketAddr,
     receive_buffer: usize,
-    waker: Waker,
     started: Instant,
     is_lost: AtomicBool,
     is_closing: AtomicBool,
@@ -108,7 +111,7 @@ impl Reactor {
             socket: Mutex::new(Some(Arc::new(socket))),
             address,
             receive_buffer,
-            waker,
+            waker: Mutex::new(Some(Arc::new(waker))),
             started,
             is_lost: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
@@ -134,7 +137,7 @@ impl Reactor {
             let link = Arc::clone(&self.link);
             let run = AssertUnwindSafe(|| self.run(&*host));
             let panicked = catch_unwind(run).is_err();
-            *link.socket.lock() = None;
+            link.release();
             host.ended(panicked);
         })
     }
@@ -143,33 +146,33 @@ impl Reactor {
         let link = Arc::clone(&self.link);
         let mut events = Events::with_capacity(4);
         let mut out = Outbox::default();
-        let mut batch = Batch {
-            buffers: vec![[0; BUFFER_LEN]; BATCH].into_boxed_slice(),
-            received: Vec::with_capacity(BATCH),
-            oversize: 0,
-        };
-        let mut rebinding: Option<Rebinding> = None;
+        let mut batch = Batch::default();
+        let mut rebinding: Option<Time> = None;
+        let mut rebind_wait = REBIND_MIN;
 
         while !link.is_closing.load(Ordering::Acquire) {
             let is_full = self.receive(&mut batch);
-            let deadline = host.turn(link.now(), &mut batch, &mut out);
+            if !batch.received.is_empty() {
+                rebind_wait = REBIND_MIN;
+            }
+            let deadline = host.turn(&mut batch, &mut out);
             out.clear();
 
             if link.is_lost.swap(false, Ordering::AcqRel) && rebinding.is_none() {
                 host.socket_changed(SocketNews::Lost);
-                *link.socket.lock() = None;
-                rebinding = Some(Rebinding { at: link.now(), wait: REBIND_MIN });
+                drop(link.take_socket());
+                rebinding = Some(link.now() + rebind_wait);
             }
-            if let Some(attempt) = &mut rebinding {
-                if link.now() >= attempt.at && self.rebind(host, attempt) {
+            if rebinding.is_some_and(|at| link.now() >= at) {
+                // A socket that is bound and lost again before anything came counts as a failure.
+                rebind_wait = (rebind_wait * 2).min(REBIND_MAX);
+                if self.rebind(host, rebind_wait) {
                     rebinding = None;
                     continue;
                 }
+                rebinding = Some(link.now() + rebind_wait);
             }
-            let wake_at = [deadline, rebinding.as_ref().map(|attempt| attempt.at)]
-                .into_iter()
-                .flatten()
-                .min();
+            let wake_at = [deadline, rebinding].into_iter().flatten().min();
             // A full batch says that more is waiting, for which the poll would not wake again.
             let timeout =
                 if is_full { Some(Duration::ZERO) } else { wake_at.map(|at| at - link.now()) };
@@ -189,8 +192,12 @@ impl Reactor {
         let Some(socket) = self.link.socket() else {
             return false;
         };
+        let mut errors = 0;
         // Errors come out of the same budget, so that no storm of them keeps us here.
         for _ in 0..BATCH {
+            if batch.buffers.len() == batch.received.len() {
+                batch.buffers.push([0; BUFFER_LEN]);
+            }
             let buffer = &mut batch.buffers[batch.received.len()];
             match socket.receive(buffer) {
                 Ok((len, from)) => batch.received.push((from.into(), len)),
@@ -200,6 +207,7 @@ impl Reactor {
                     Remedy::Oversize => batch.oversize += 1,
                     Remedy::Count => {
                         self.link.receive_failures.fetch_add(1, Ordering::Relaxed);
+                        errors += 1;
                     }
                     Remedy::Rebind => {
                         self.link.is_lost.store(true, Ordering::Release);
@@ -208,10 +216,16 @@ impl Reactor {
                 },
             }
         }
+        if errors == BATCH {
+            // It gives nothing but errors, and would do so at once for ever.
+            self.link.is_lost.store(true, Ordering::Release);
+            return false;
+        }
         true
     }
 
-    fn rebind(&self, host: &impl Host, attempt: &mut Rebinding) -> bool {
+    /// Binds a new socket; where that fails, it is to be tried again after `wait`.
+    fn rebind(&self, host: &impl Host, wait: Duration) -> bool {
         let bound =
             Socket::bind(self.link.address, self.link.receive_buffer).and_then(|mut socket| {
                 socket.register(self.poll.registry(), SOCKET)?;
@@ -224,19 +238,11 @@ impl Reactor {
                 true
             }
             Err(error) => {
-                host.socket_changed(SocketNews::RebindFailed(&error, attempt.wait));
-                attempt.at = self.link.now() + attempt.wait;
-                attempt.wait = (attempt.wait * 2).min(REBIND_MAX);
+                host.socket_changed(SocketNews::RebindFailed(&error, wait));
                 false
             }
         }
     }
-}
-
-/// When a lost socket is bound again.
-struct Rebinding {
-    at: Time,
-    wait: Duration,
 }
 
 impl Link {
@@ -263,10 +269,7 @@ impl Link {
             while let Err(error) = socket.send(datagram, to.into()) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
-                    Remedy::Rebind => {
-                        self.is_lost.store(true, Ordering::Release);
-                        self.wake();
-                    }
+                    Remedy::Rebind => self.report_lost(&socket),
                     Remedy::Wait | Remedy::Ignore | Remedy::Oversize | Remedy::Count => {}
                 }
                 self.send_failures.fetch_add(1, Ordering::Relaxed);
@@ -277,8 +280,9 @@ impl Link {
 
     /// Makes the thread take its next turn now.
     pub fn wake(&self) {
-        // It fails only where the thread is awake anyway, or gone.
-        let _ = self.waker.wake();
+        let waker = self.waker.lock().clone();
+        // It fails only where the thread is awake anyway.
+        let _ = waker.map(|waker| waker.wake());
     }
 
     /// Makes the thread end.
@@ -295,6 +299,25 @@ impl Link {
     /// The socket's file descriptor, see [`Socket::descriptor`].
     pub fn descriptor(&self) -> Option<i32> {
         self.socket().and_then(|socket| socket.descriptor())
+    }
+
+    /// Has the socket bound again, unless it is another one by now.
+    fn report_lost(&self, socket: &Arc<Socket>) {
+        if self.socket().is_some_and(|current| Arc::ptr_eq(&current, socket)) {
+            self.is_lost.store(true, Ordering::Release);
+            self.wake();
+        }
+    }
+
+    /// Gives the system back what the thread had of it.
+    fn release(&self) {
+        drop(self.take_socket());
+        let waker = self.waker.lock().take();
+        drop(waker);
+    }
+
+    fn take_socket(&self) -> Option<Arc<Socket>> {
+        self.socket.lock().take()
     }
 
     fn socket(&self) -> Option<Arc<Socket>> {

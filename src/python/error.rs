@@ -61,6 +61,7 @@ impl From<CommandError> for PyErr {
         Python::attach(|py| match error {
             CommandError::Closed | CommandError::Forked => closed_error(py, error.to_string()),
             CommandError::Busy(_) => kadepy_error(py, error.to_string()),
+            CommandError::TooLong(_) => PyValueError::new_err(error.to_string()),
         })
     }
 }

@@ -221,6 +221,42 @@ impl Want {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxId(pub [u8; 8]);
 
+/// A node's permission to announce to it, opaque to everybody else: 1 to 32 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    len: u8,
+    bytes: [u8; Token::MAX_LEN],
+}
+
+impl Token {
+    /// The longest.
+    pub const MAX_LEN: usize = 32;
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len.into()]
+    }
+}
+
+impl TryFrom<&[u8]> for Token {
+    type Error = std::array::TryFromSliceError;
+
+    fn try_from(given: &[u8]) -> Result<Self, Self::Error> {
+        let mut bytes = [0; Token::MAX_LEN];
+        match bytes.get_mut(..given.len()) {
+            Some(head) => head.copy_from_slice(given),
+            None => bytes = given.try_into()?,
+        }
+        Ok(Self { len: given.len() as u8, bytes })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({:02x?})", self.as_bytes())
+    }
+}
+
 /// A node and where to reach it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contact {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lookups::{Goal, LookupTask};
 use super::operations::Busy;
 use super::{Engine, Event, Outbox};
-use crate::dht::requests::{OpId, Purpose, Question};
+use crate::dht::requests::{OpId, Purpose, Question, Request};
 use crate::time::Time;
 use crate::wire::message::Endpoint;
 
@@ -26,6 +26,15 @@ pub enum SeedState {
     Silent,
 }
 
+/// What makes a lookup a join.
+pub(super) struct Join {
+    pub(super) seeds: Seeds,
+    /// The buckets that are still to be refreshed, once the lookup of the own id is done.
+    to_refresh: Option<Vec<usize>>,
+    /// Refreshes under way.
+    refreshing: usize,
+}
+
 /// The contacts through which the node joins by itself whenever it knows nobody.
 #[derive(Default)]
 pub(super) struct Home {
@@ -42,6 +51,9 @@ pub(super) struct Home {
 
 /// Contacts that one join asks at once.
 const GREETINGS: usize = 16;
+
+/// Buckets that one join refreshes at once.
+const REFRESHES: usize = 3;
 
 /// The wait before a failed join is tried again, which doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -68,7 +80,7 @@ impl Engine {
                 distinct.push((seed, SeedState::Unasked));
             }
         }
-        let goal = Goal::Join { seeds: distinct, refreshing: 0 };
+        let goal = Goal::Join(Join { seeds: distinct, to_refresh: None, refreshing: 0 });
         let op = self.begin_lookup(now, self.id, goal, timeout)?;
         self.end_overdue(now);
         self.table.touch(now, &self.id);
@@ -95,7 +107,7 @@ impl Engine {
     pub(super) fn greet(&mut self, now: Time, op: OpId, out: &mut Outbox) {
         loop {
             let own_id = self.id;
-            let Some((seeds, _)) = self.lookup(op).and_then(LookupTask::join) else {
+            let Some(Join { seeds, .. }) = self.lookup(op).and_then(LookupTask::join) else {
                 return;
             };
             let asking = seeds.iter().filter(|(_, state)| *state == SeedState::Asking).count();
@@ -105,10 +117,9 @@ impl Engine {
             };
             *state = SeedState::Asking;
             let to = *to;
-            let question = Question::FindNode(own_id);
-            let is_sent = self.reaches(&to)
-                && !self.is_own(&to)
-                && self.ask(now, to, None, question, Purpose::Op(op), false, out);
+            let greeting =
+                Request::to_endpoint(now, to, Question::FindNode(own_id), Purpose::Op(op));
+            let is_sent = self.reaches(&to) && !self.is_own(&to) && self.ask(greeting, out);
             if !is_sent {
                 self.settle_seed(op, to, SeedState::Silent);
             }
@@ -116,8 +127,11 @@ impl Engine {
     }
 
     pub(super) fn settle_seed(&mut self, op: OpId, endpoint: Endpoint, settled: SeedState) {
-        if let Some((seeds, _)) = self.lookup(op).and_then(LookupTask::join) {
-            if let Some((_, state)) = seeds.iter_mut().find(|(seed, _)| *seed == endpoint) {
+        let join = self.lookup(op).and_then(LookupTask::join);
+        let mut seeds = join.into_iter().flat_map(|join| &mut join.seeds);
+        if let Some((_, state)) = seeds.find(|(seed, _)| *seed == endpoint) {
+            // Whoever answered once is there, though a repeated question may be left open.
+            if *state != SeedState::Answered {
                 *state = settled;
             }
         }
@@ -125,33 +139,45 @@ impl Engine {
 
     /// Looks up an id in each bucket that the lookup of the own id left thin.
     pub(super) fn refresh_after_join(&mut self, now: Time, op: OpId, out: &mut Outbox) {
-        let ranges = self.table.thin_buckets();
-        if ranges.is_empty() {
-            return self.finish_operation(now, op);
+        let thin = self.table.thin_buckets();
+        if let Some(join) = self.lookup(op).and_then(LookupTask::join) {
+            let has_joined = join.seeds.iter().any(|(_, state)| *state == SeedState::Answered);
+            join.to_refresh = Some(if has_joined { thin } else { Vec::new() });
         }
-        if let Some((_, refreshing)) = self.lookup(op).and_then(LookupTask::join) {
-            *refreshing = ranges.len();
-        }
-        for bucket in ranges {
-            let random = self.random_id();
-            let target = self.table.id_in_bucket(bucket, &random);
-            self.start_refresh(now, target, Some(op), out);
+        self.refresh_next(now, op, out);
+    }
+
+    /// Notes that one of a join's refreshes is over.
+    pub(super) fn refreshed(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        if let Some(join) = self.lookup(op).and_then(LookupTask::join) {
+            join.refreshing -= 1;
+            self.refresh_next(now, op, out);
         }
     }
 
-    pub(super) fn refreshed(&mut self, now: Time, join: OpId) {
-        if let Some((_, refreshing)) = self.lookup(join).and_then(LookupTask::join) {
-            *refreshing = refreshing.saturating_sub(1);
-            if *refreshing == 0 {
-                self.finish_operation(now, join);
+    /// Starts refreshes as long as there may be more, and ends the join after the last.
+    fn refresh_next(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        while let Some(join) = self.lookup(op).and_then(LookupTask::join) {
+            let next = join.to_refresh.as_mut().filter(|_| join.refreshing < REFRESHES);
+            let Some(bucket) = next.and_then(Vec::pop) else {
+                if join.refreshing == 0 {
+                    self.finish_operation(now, op);
+                }
+                return;
+            };
+            join.refreshing += 1;
+            let random = self.random_id();
+            let target = self.table.id_in_bucket(bucket, &random);
+            if !self.start_refresh(now, target, Some(op), out) {
+                self.refreshed(now, op, out);
             }
         }
     }
 
-    /// Whether lookups wait because a join is to come first.
+    /// Whether lookups wait because nobody is known yet and a join is to change that.
     pub(super) fn is_joining(&self) -> bool {
         let home = &self.home;
-        home.join.is_some() || self.table.is_empty() && (home.is_expected || !home.seeds.is_empty())
+        self.table.is_empty() && (home.is_expected || !home.seeds.is_empty())
     }
 
     /// Joins through the home contacts, and those known before, when the table is empty; lets
@@ -166,11 +192,16 @@ impl Engine {
                 self.came_home(now);
             }
         }
-        if !self.home.held.is_empty() && !self.is_joining() {
+        if self.must_release() {
             for op in std::mem::take(&mut self.home.held) {
                 self.launch(now, op, out);
             }
         }
+    }
+
+    /// Whether lookups are held that need not wait any more.
+    pub(super) fn must_release(&self) -> bool {
+        !self.home.held.is_empty() && !self.is_joining()
     }
 
     pub(super) fn next_rejoin(&self) -> Option<Time> {
@@ -191,5 +222,16 @@ impl Engine {
             self.home.next_try = now;
             self.events.push_back(Event::Joined(self.table.len()));
         }
+    }
+}
+
+impl Join {
+    /// Whether its lookup may be over: not before a seed has answered or all are silent, and only
+    /// once.
+    pub(super) fn may_conclude(&self) -> bool {
+        let mut states = self.seeds.iter().map(|(_, state)| *state);
+        self.to_refresh.is_none()
+            && (states.clone().any(|state| state == SeedState::Answered)
+                || states.all(|state| state == SeedState::Silent))
     }
 }

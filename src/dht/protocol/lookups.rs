@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::joins::{SeedState, Seeds};
-use super::operations::{Busy, Outcome, Task};
+use super::joins::{Join, SeedState};
+use super::operations::{Busy, Outcome, Task, token_of};
 use super::{Engine, Event, Outbox};
-use crate::dht::lookup::{Lookup, Token};
-use crate::dht::requests::{OpId, Purpose, Question, Request};
+use crate::dht::lookup::Lookup;
+use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
 use crate::dht::routing::MAX_CLOSEST;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, Message};
+use crate::wire::message::{Body, Contact, Endpoint, Message, Token};
 
 /// A lookup and what it is for.
 pub(super) struct LookupTask {
@@ -32,11 +32,8 @@ pub(super) enum Goal {
         port: Option<u16>,
         announcing: Option<Announcing>,
     },
-    /// For the own id; `refreshing` counts the refreshes that follow and are under way.
-    Join {
-        seeds: Seeds,
-        refreshing: usize,
-    },
+    /// For the own id.
+    Join(Join),
     /// Keeps a bucket fresh; counted by the join that started it, if one did.
     Refresh {
         join: Option<OpId>,
@@ -83,9 +80,8 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        let mut own: Vec<Endpoint> = Vec::new();
-        let max = self.config.lookup_peers;
-        self.storage.sample(now, topic, max, |_| true, &mut self.rng, &mut own);
+        let own: Vec<Endpoint> =
+            self.storage.peers(now, &topic).take(self.config.lookup_peers).collect();
         let found = own.iter().copied().collect();
         let op = self.begin_lookup(now, topic, Goal::Peers { found }, timeout)?;
         if !own.is_empty() {
@@ -159,25 +155,28 @@ impl Engine {
         let nearest =
             self.table.closest(&target, MAX_CLOSEST, |entry| self.reaches(&entry.contact.endpoint));
         if let Some(task) = self.lookup(op) {
-            for contact in nearest {
-                task.lookup.add(contact);
-            }
+            nearest.into_iter().for_each(|contact| task.lookup.add(contact));
         }
         self.advance(now, op, out);
     }
 
+    /// Looks up `target` to fill its bucket; whether there was room for one more lookup.
     pub(super) fn start_refresh(
         &mut self,
         now: Time,
         target: NodeId,
         join: Option<OpId>,
         out: &mut Outbox,
-    ) {
+    ) -> bool {
         self.table.touch(now, &target);
-        match self.begin_lookup(now, target, Goal::Refresh { join }, None) {
-            Ok(op) => self.launch(now, op, out),
-            Err(Busy) => join.into_iter().for_each(|join| self.refreshed(now, join)),
+        let Ok(op) = self.begin_lookup(now, target, Goal::Refresh { join }, None) else {
+            return false;
+        };
+        if join.is_none() {
+            self.refreshing = Some(op);
         }
+        self.launch(now, op, out);
+        true
     }
 
     /// Sends what a lookup wants sent, and concludes it when it is done.
@@ -190,10 +189,11 @@ impl Engine {
             let Some(query) = task.lookup.next_query() else {
                 break;
             };
-            let Contact { id, endpoint } = query.contact;
-            if !self.ask(now, endpoint, Some(id), question, Purpose::Op(op), query.is_retry, out) {
+            let first = Request::to_contact(now, query.contact, question, Purpose::Op(op));
+            let request = Request { is_retry: query.is_retry, ..first };
+            if !self.ask(request, out) {
                 if let Some(task) = self.lookup(op) {
-                    task.lookup.failed(&id);
+                    task.lookup.failed(&query.contact);
                 }
             }
         }
@@ -209,21 +209,17 @@ impl Engine {
         };
         match &mut task.goal {
             Goal::Find | Goal::Peers { .. } => self.finish_operation(now, op),
-            Goal::Announce { announcing, .. } => {
+            Goal::Announce { port, announcing } => {
+                let port = *port;
                 *announcing = Some(Announcing::new());
-                self.announce_to_closest(now, op, out);
+                self.announce_to_closest(now, op, port, out);
             }
-            Goal::Join { seeds, .. } => {
-                if !seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
-                    return self.finish_operation(now, op);
-                }
-                self.refresh_after_join(now, op, out);
-            }
-            Goal::Refresh { join } => {
-                let join = *join;
+            Goal::Join(_) => self.refresh_after_join(now, op, out),
+            &mut Goal::Refresh { join } => {
                 self.remove(op);
-                if let Some(join) = join {
-                    self.refreshed(now, join);
+                match join {
+                    Some(join) => self.refreshed(now, join, out),
+                    None => self.refreshing = None,
                 }
             }
         }
@@ -252,26 +248,21 @@ impl Engine {
 
     /// What a lookup does when the answer to one of its requests is late.
     pub(super) fn lookup_late(&mut self, now: Time, op: OpId, request: Request, out: &mut Outbox) {
-        let Some(task) = self.lookup(op) else {
-            return;
-        };
         match (request.question, request.id) {
             (Question::Announce(_), Some(id)) => {
-                let token = task.token_of(&id);
-                let contact = Contact { id, endpoint: request.to };
-                if request.is_retry
-                    || !self.announce_once(now, op, contact, token.as_ref(), true, out)
-                {
+                if request.is_retry || !self.ask(request.repeated(now), out) {
                     self.settle_announce(now, op, id, Storing::Failed);
                 }
             }
             (_, Some(id)) => {
-                task.lookup.late(&id);
+                if let Some(task) = self.lookup(op) {
+                    task.lookup.late(&Contact { id, endpoint: request.to });
+                }
                 self.advance(now, op, out);
             }
             // A seed, whose id is not known before it answers.
             (_, None) => {
-                if request.is_retry || !self.ask_again(now, request, out) {
+                if request.is_retry || !self.ask(request.repeated(now), out) {
                     self.settle_seed(op, request.to, SeedState::Silent);
                     self.greet(now, op, out);
                     self.advance(now, op, out);
@@ -291,14 +282,10 @@ impl Engine {
             return;
         };
         if matches!(reply.body, Body::Error { .. }) {
-            return task.lookup.failed(&contact.id);
+            return task.lookup.failed(&contact);
         }
-        let token =
-            reply.trailer.and_then(|trailer| trailer.token).and_then(|token| token.try_into().ok());
-        task.lookup.answered(contact, token);
-        for node in nodes {
-            task.lookup.add(node);
-        }
+        task.lookup.answered(contact, token_of(reply));
+        nodes.into_iter().for_each(|node| task.lookup.add(node));
         if let Goal::Peers { found } = &mut task.goal {
             let mut fresh = Vec::new();
             for peer in peers {
@@ -312,51 +299,27 @@ impl Engine {
         }
     }
 
-    fn announce_to_closest(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+    fn announce_to_closest(&mut self, now: Time, op: OpId, port: Option<u16>, out: &mut Outbox) {
         let Some(task) = self.lookup(op) else {
             return;
         };
+        let topic = task.lookup.target();
         let storers: ArrayVec<(Contact, Option<Token>), MAX_CLOSEST> =
-            task.lookup.closest().map(|(contact, token)| (contact, token.cloned())).collect();
+            task.lookup.closest().collect();
         for (contact, token) in storers {
-            // Without a token it is a node of v0.1, which stores and does not answer.
+            let question = Question::Announce(Announcement { topic, port, token });
             if token.is_some() {
-                if self.announce_once(now, op, contact, token.as_ref(), false, out) {
-                    if let Some(storers) = self.lookup(op).and_then(LookupTask::announcing) {
-                        storers.push((contact.id, Storing::Pending));
-                    }
+                let request = Request::to_contact(now, contact, question, Purpose::Op(op));
+                let is_sent = self.ask(request, out);
+                if let Some(storers) = self.lookup(op).and_then(LookupTask::announcing) {
+                    storers.extend(is_sent.then_some((contact.id, Storing::Pending)));
                 }
             } else if self.guard.trusts_legacy(&contact.endpoint) {
-                self.announce_once(now, op, contact, None, false, out);
+                // A node of v0.1, which stores and does not answer.
+                self.fire(now, contact.endpoint, question, out);
             }
         }
         self.finish_if_announced(now, op);
-    }
-
-    fn announce_once(
-        &mut self,
-        now: Time,
-        op: OpId,
-        contact: Contact,
-        token: Option<&Token>,
-        is_retry: bool,
-        out: &mut Outbox,
-    ) -> bool {
-        let Some((topic, port)) = self.lookup(op).and_then(|task| match task.goal {
-            Goal::Announce { port, .. } => Some((task.lookup.target(), port)),
-            _ => None,
-        }) else {
-            return false;
-        };
-        let request = Request {
-            to: contact.endpoint,
-            id: Some(contact.id),
-            question: Question::Announce(topic),
-            purpose: if token.is_some() { Purpose::Op(op) } else { Purpose::Nothing },
-            sent: now,
-            is_retry,
-        };
-        self.send_announce(request, topic, port, token.map(|token| token.as_slice()), out)
     }
 
     /// Notes what became of the announce to one node.
@@ -403,15 +366,15 @@ impl LookupTask {
                 let confirmed = storers.filter(|(_, storing)| *storing == Storing::Confirmed);
                 Some(Outcome::Announced(confirmed.count()))
             }
-            Goal::Join { seeds, .. } => Some(Outcome::Joined { contacts, seeds: seeds.clone() }),
+            Goal::Join(join) => Some(Outcome::Joined { contacts, seeds: join.seeds.clone() }),
             Goal::Refresh { .. } => None,
         }
     }
 
-    /// The seeds of a join, and how many refreshes it waits for.
-    pub(super) fn join(&mut self) -> Option<(&mut Seeds, &mut usize)> {
+    /// What makes it a join, where it is one.
+    pub(super) fn join(&mut self) -> Option<&mut Join> {
         match &mut self.goal {
-            Goal::Join { seeds, refreshing } => Some((seeds, refreshing)),
+            Goal::Join(join) => Some(join),
             _ => None,
         }
     }
@@ -420,16 +383,11 @@ impl LookupTask {
         self.lookup.check_invariants();
     }
 
-    fn token_of(&self, id: &NodeId) -> Option<Token> {
-        let mut storers = self.lookup.closest();
-        storers.find(|(contact, _)| contact.id == *id).and_then(|(_, token)| token.cloned())
-    }
-
     fn question(&self) -> Question {
         let target = self.lookup.target();
         match self.goal {
             Goal::Peers { .. } | Goal::Announce { .. } => Question::GetPeers(target),
-            Goal::Find | Goal::Join { .. } | Goal::Refresh { .. } => Question::FindNode(target),
+            Goal::Find | Goal::Join(_) | Goal::Refresh { .. } => Question::FindNode(target),
         }
     }
 
@@ -444,15 +402,10 @@ impl LookupTask {
         }
     }
 
-    /// Whether the lookup is over; that of a join is not before a seed has answered or all are
-    /// silent, nor again while its refreshes run.
+    /// Whether the lookup is over.
     fn is_done(&self) -> bool {
         let may_end = match &self.goal {
-            Goal::Join { seeds, refreshing } => {
-                *refreshing == 0
-                    && (seeds.iter().any(|(_, state)| *state == SeedState::Answered)
-                        || seeds.iter().all(|(_, state)| *state == SeedState::Silent))
-            }
+            Goal::Join(join) => join.may_conclude(),
             _ => true,
         };
         may_end && self.lookup.is_done()

@@ -8,10 +8,10 @@ use thiserror::Error;
 use super::joins::SeedState;
 use super::lookups::LookupTask;
 use super::{Engine, Event, Outbox, Refusal};
-use crate::dht::requests::{OpId, Purpose, Question, Request};
+use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Contact, Endpoint, Message};
+use crate::wire::message::{Contact, Endpoint, Message, Token};
 
 /// As many operations are under way as the configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -53,18 +53,18 @@ pub(super) enum Task {
     },
     /// An announce to one node, for which a token is fetched first.
     Introduction {
-        topic: NodeId,
         port: Option<u16>,
     },
     Lookup(Box<LookupTask>),
 }
 
-/// A ping is repeated so often before only its deadline is waited for.
+/// So often a ping asks.
 const PING_ATTEMPTS: u8 = 3;
 
 /// Commands.
 impl Engine {
-    /// Asks one node whether it is there, repeatedly until it answers or `timeout` is over.
+    /// Asks one node whether it is there, up to three times, until it answers, no answer is accepted
+    /// any more or `timeout` is over.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         let op = self.begin(now, Task::Ping { attempts: 1, expired: 0 }, timeout)?;
-        if !self.ask(now, to, None, Question::Ping, Purpose::Op(op), false, out) {
+        if !self.ask(Request::to_endpoint(now, to, Question::Ping, Purpose::Op(op)), out) {
             self.remove(op);
             return Err(Busy);
         }
@@ -85,9 +85,9 @@ impl Engine {
         Ok(op)
     }
 
-    /// Sends one PING, FIND_NODE or GET_PEERS, and waits for nothing.
+    /// Sends one question, and waits for nothing.
     pub fn fire(&mut self, now: Time, to: Endpoint, question: Question, out: &mut Outbox) {
-        self.ask(now, to, None, question, Purpose::Nothing, false, out);
+        self.ask(Request::to_endpoint(now, to, question, Purpose::Nothing), out);
     }
 
     /// Announces to one node, and waits for nothing: at once where v0.1's rules hold, else after
@@ -101,20 +101,14 @@ impl Engine {
         out: &mut Outbox,
     ) {
         if self.guard.trusts_legacy(&to) {
-            let request = Request {
-                to,
-                id: None,
-                question: Question::Announce(topic),
-                purpose: Purpose::Nothing,
-                sent: now,
-                is_retry: false,
-            };
-            self.send_announce(request, topic, port, None, out);
+            let announcement = Announcement { topic, port, token: None };
+            self.fire(now, to, Question::Announce(announcement), out);
             return;
         }
         let timeout = Some(2 * self.config.request_timeout);
-        if let Ok(op) = self.begin(now, Task::Introduction { topic, port }, timeout) {
-            self.ask(now, to, None, Question::GetPeers(topic), Purpose::Op(op), false, out);
+        if let Ok(op) = self.begin(now, Task::Introduction { port }, timeout) {
+            let question = Question::GetPeers(topic);
+            self.ask(Request::to_endpoint(now, to, question, Purpose::Op(op)), out);
         }
     }
 
@@ -162,17 +156,12 @@ impl Engine {
         match self.operations.get(&op).map(|operation| &operation.task) {
             None => {}
             Some(Task::Ping { .. }) => self.end(now, op, Outcome::Pong(round_trip)),
-            Some(&Task::Introduction { topic, port }) => {
+            Some(&Task::Introduction { port }) => {
                 self.remove(op);
-                let request = Request {
-                    id: Some(contact.id),
-                    question: Question::Announce(topic),
-                    purpose: Purpose::Nothing,
-                    sent: now,
-                    ..request
-                };
-                let token = reply.trailer.and_then(|trailer| trailer.token);
-                self.send_announce(request, topic, port, token, out);
+                if let Question::GetPeers(topic) = request.question {
+                    let announcement = Announcement { topic, port, token: token_of(reply) };
+                    self.fire(now, request.to, Question::Announce(announcement), out);
+                }
             }
             Some(Task::Lookup(_)) => self.lookup_answered(now, op, request, contact, reply, out),
         }
@@ -186,31 +175,26 @@ impl Engine {
         request: Request,
         out: &mut Outbox,
     ) {
-        match self.operations.get_mut(&op).map(|operation| &mut operation.task) {
+        match self.operations.get(&op).map(|operation| &operation.task) {
             None => {}
-            Some(Task::Ping { attempts, .. }) if *attempts < PING_ATTEMPTS => {
-                *attempts += 1;
-                self.ask_again(now, request, out);
+            Some(&Task::Ping { attempts, .. }) => {
+                let is_sent = attempts < PING_ATTEMPTS && self.ask(request.repeated(now), out);
+                if let Some(Task::Ping { attempts, .. }) = self.task(op) {
+                    *attempts += u8::from(is_sent);
+                }
             }
-            Some(Task::Introduction { .. }) if !request.is_retry => {
-                self.ask_again(now, request, out);
+            Some(Task::Introduction { .. }) if request.is_retry => {}
+            Some(Task::Introduction { .. }) => {
+                self.ask(request.repeated(now), out);
             }
-            Some(Task::Ping { .. } | Task::Introduction { .. }) => {}
             Some(Task::Lookup(_)) => self.lookup_late(now, op, request, out),
         }
     }
 
-    /// Repeats a question that was not answered; whether there was room for it.
-    pub(super) fn ask_again(&mut self, now: Time, request: Request, out: &mut Outbox) -> bool {
-        let Request { to, id, question, purpose, .. } = request;
-        self.ask(now, to, id, question, purpose, true, out)
-    }
-
-    /// What an operation does when an answer is no longer accepted: only a ping minds.
+    /// What an operation does when an answer is no longer accepted: only a ping minds, which is over
+    /// when that holds for each of its questions.
     pub(super) fn operation_expired(&mut self, now: Time, op: OpId) {
-        if let Some(Task::Ping { attempts, expired, .. }) =
-            self.operations.get_mut(&op).map(|o| &mut o.task)
-        {
+        if let Some(Task::Ping { attempts, expired }) = self.task(op) {
             *expired += 1;
             if *expired >= *attempts {
                 self.end(now, op, Outcome::Silence);
@@ -251,6 +235,10 @@ impl Engine {
         self.end(now, op, outcome);
     }
 
+    fn task(&mut self, op: OpId) -> Option<&mut Task> {
+        self.operations.get_mut(&op).map(|operation| &mut operation.task)
+    }
+
     pub(super) fn end(&mut self, now: Time, op: OpId, outcome: Outcome) {
         self.remove(op);
         if self.home.join == Some(op) {
@@ -267,6 +255,11 @@ impl Engine {
         }
         self.home.held.retain(|held| *held != op);
     }
+}
+
+/// The token that a reply hands out.
+pub(super) fn token_of(reply: &Message<'_>) -> Option<Token> {
+    reply.trailer?.token?.try_into().ok()
 }
 
 impl Operation {
