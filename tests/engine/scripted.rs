@@ -1,19 +1,16 @@
 //! One engine among peers that a script plays, step by step on virtual time: liars, latecomers, nodes
 //! that move, and caps that are reached.
 
-#[path = "common/net.rs"]
-mod net;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::{Network, seed};
 use kadepy::dht::protocol::{Outcome, SeedState};
 use kadepy::dht::requests::Question;
 use kadepy::wire::message::{Body, Contact, Message, Trailer};
 use kadepy::wire::native::{self, Lists};
 use kadepy::{Config, Endpoint, Legacy, NodeId};
-use net::{Network, seed};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

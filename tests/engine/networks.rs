@@ -1,16 +1,13 @@
-//! Whole engines on virtual time: two that talk, and two hundred that look each other up.
-
-#[path = "common/net.rs"]
-mod net;
+//! Engines among themselves: two that talk, and two hundred that look each other up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::{Network, seed};
 use kadepy::dht::protocol::{Event, Outcome, Refusal, SeedState};
 use kadepy::wire::message::{Body, Message, Trailer, TxId};
 use kadepy::wire::native::{self, Lists};
 use kadepy::{Config, Endpoint, Legacy, NodeId};
-use net::{Network, seed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(10));

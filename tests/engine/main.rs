@@ -1,0 +1,5 @@
+//! Whole engines on virtual time: networks of them, and one among peers that a script plays.
+
+mod net;
+mod networks;
+mod scripted;
