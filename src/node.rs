@@ -114,6 +114,9 @@ pub enum CommandError {
     /// The node belongs to the parent of this process.
     #[error("the node belongs to the parent process: after a fork the child makes its own")]
     Forked,
+    /// The operation is over, and all its replies are taken.
+    #[error("the operation has ended")]
+    Ended,
     /// Too much is under way.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -359,23 +362,39 @@ impl Node {
         self.shared.wants_log.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for notices, at most `max` of them; once the node is closed, what is left to log and then
-    /// none.
-    pub fn take_notices(&self, max: usize) -> Vec<Notice> {
+    /// The next notice, if one waits. None does in a closed node, but what is left to log.
+    pub fn try_notice(&self) -> Option<Notice> {
+        let notices = self.shared.notices.get()?;
+        let is_closed = self.is_closed();
+        notices
+            .receiver
+            .try_iter()
+            .find(|notice| !is_closed || matches!(notice, Notice::Log { .. }))
+    }
+
+    /// Waits for the next notice; [`Notice::Closed`] is the last.
+    pub fn wait_notice(&self) -> Notice {
         let Some(notices) = self.shared.notices.get() else {
-            return Vec::new();
+            return Notice::Closed;
         };
         // A close before the queue was open has left nothing in it to wake up by.
-        if self.is_closed() && notices.receiver.is_empty() {
-            return Vec::new();
-        }
-        let first = notices.receiver.recv().ok();
-        let mut taken: Vec<Notice> =
-            first.into_iter().chain(notices.receiver.try_iter()).take(max).collect();
         if self.is_closed() {
-            taken.retain(|notice| matches!(notice, Notice::Log { .. }));
+            return self.try_notice().unwrap_or(Notice::Closed);
         }
-        taken
+        notices.receiver.recv().unwrap_or(Notice::Closed)
+    }
+
+    /// Forgets the packets that wait.
+    pub fn forget_packets(&self) {
+        let Some(notices) = self.shared.notices.get() else {
+            return;
+        };
+        let kept: Vec<Notice> = notices
+            .receiver
+            .try_iter()
+            .filter(|notice| !matches!(notice, Notice::Packet { .. }))
+            .collect();
+        kept.into_iter().for_each(|notice| self.shared.notify(notice));
     }
 
     /// Notices that wait, and those that were dropped because too many did.
@@ -441,12 +460,15 @@ impl Pending {
     ///
     /// # Errors
     ///
-    /// [`CommandError::Closed`] when the node is closed.
+    /// [`CommandError::Closed`] or [`CommandError::Forked`], and [`CommandError::Ended`] after the
+    /// last reply.
     pub fn wait(&self, patience: Duration) -> Result<Option<Reply>, CommandError> {
         match self.replies.recv_timeout(patience) {
             Ok(reply) => Ok(Some(reply)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(CommandError::Closed),
+            Err(RecvTimeoutError::Timeout) => self.shared.check_open().map(|()| None),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.shared.check_open().and(Err(CommandError::Ended))
+            }
         }
     }
 }

@@ -24,12 +24,11 @@ def start_dispatcher(notices: _core.Notices, name: str) -> None:
 
 
 def _dispatch(notices: _core.Notices) -> None:
-    while batch := notices.take():
-        for notice in batch:
-            if notice[0] is None:
-                _call(notices, notice[1])
-            else:
-                _log(*notice)
+    while notice := notices.take():
+        if notice[0] is None:
+            _call(notices, notice[1])
+        else:
+            _log(*notice)
 
 
 def _call(notices: _core.Notices, packet: tuple[bytes, int, str, int, object]) -> None:
@@ -42,13 +41,18 @@ def _call(notices: _core.Notices, packet: tuple[bytes, int, str, int, object]) -
     except BaseException as error:
         # What a callback was doing with a node when that was closed is no fault of its own.
         if not (isinstance(error, ClosedError) and notices.callback is None):
-            notices.failed(error, callback)
+            notices.count_error()
+            _core._report(error, callback)
 
 
 def _log(level: int, text: str) -> None:
     import logging
 
-    logging.getLogger("kadepy").log(level, text)
+    try:
+        logging.getLogger("kadepy").log(level, text)
+    except BaseException as error:
+        # A filter or handler that raises must not end the thread that runs the callbacks.
+        _core._report(error, _log)
 
 
 def wants_log() -> bool:

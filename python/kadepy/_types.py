@@ -49,7 +49,8 @@ class Node(namedtuple("Node", ["id", "ip", "port"])):
 
     def __repr__(self):
         """The id as hex, cut: enough to tell two nodes apart."""
-        return f"Node(id={self.id[:4].hex()}…, ip={self.ip!r}, port={self.port})"
+        short = f"{self.id[:4].hex()}..." if isinstance(self.id, bytes) else repr(self.id)
+        return f"Node(id={short}, ip={self.ip!r}, port={self.port!r})"
 
 
 class Stats(

@@ -40,6 +40,13 @@ __all__ = [
 ]
 
 
+def _contacts(given: _Contact | Iterable[_Contact]) -> _Contact | Iterable[_Contact]:
+    # An iterable may be any code, which must not run inside the core. What is none, that refuses.
+    if isinstance(given, (str, tuple)) or not hasattr(given, "__iter__"):
+        return given
+    return list(given)
+
+
 class Swarm:
     """One node: a UDP socket, the thread that serves it and a routing table.
 
@@ -56,6 +63,9 @@ class Swarm:
             joins in the background and keeps trying; lookups wait for that.
         node_id: 32 bytes; by default random ones from the system's generator.
         config: a `Config` with other limits than the defaults.
+
+    What it has to tell about itself goes to the logger ``kadepy``, where `logging` is set up when
+    the node is made.
 
     Raises:
         OSError: the address cannot be bound, with its errno.
@@ -81,7 +91,7 @@ class Swarm:
         node_id: Buffer | None = None,
         config: Config | None = None,
     ) -> None:
-        self._node = _core.Node(port, host, bootstrap, node_id, config)
+        self._node = _core.Node(port, host, _contacts(bootstrap), node_id, config)
         from kadepy import _runtime
 
         if _runtime.wants_log():
@@ -132,7 +142,7 @@ class Swarm:
         Raises:
             BootstrapError: no contact answered; the message names each one and why.
         """
-        return self._node.bootstrap(ip, port, timeout)
+        return self._node.bootstrap(_contacts(ip), port, timeout)
 
     def ping(
         self, ip: str | _Address, port: int | None = None, *, timeout: float | None = 2.0
@@ -287,6 +297,8 @@ class Swarm:
         """
         if isinstance(ip, tuple) and payload is None:
             port, type, payload = None, port, type
+        elif isinstance(ip, tuple) and type is None:
+            port, type = None, port
         self._node.send(ip, port, type, payload)
 
     def set_callback(self, fn: _Callback | None) -> None:
@@ -336,11 +348,9 @@ class Swarm:
         self.close()
 
     def __repr__(self) -> str:
-        host, port = self.address
+        host = f"[{self.host}]" if ":" in self.host else self.host
         state = " closed" if self.closed else ""
-        return (
-            f"<Swarm {self.id[:4].hex()}… on {f'[{host}]' if ':' in host else host}:{port}{state}>"
-        )
+        return f"<Swarm {self.id[:4].hex()}... on {host}:{self.port}{state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle or copy a Swarm: it owns a socket and a thread")
@@ -352,10 +362,7 @@ class Swarm:
             return
         import warnings
 
-        warnings.warn(
-            f"unclosed {self!r}: use it in a with block, or close() it",
-            ResourceWarning,
-            stacklevel=2,
-            source=self,
-        )
+        message = f"unclosed {self!r}: use it in a with block, or close() it"
+        # First, for where warnings are errors the warning is the last that happens here.
         node.close()
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)

@@ -83,15 +83,17 @@ impl Socket {
         self.0.send_to(datagram, to)
     }
 
-    /// The file descriptor, on systems where a fork copies it.
-    pub fn descriptor(&self) -> Option<i32> {
+    /// The file descriptor, on systems where a fork copies it; else -1.
+    pub fn descriptor(&self) -> i32 {
         #[cfg(unix)]
         {
             use std::os::fd::AsRawFd;
-            Some(self.0.as_raw_fd())
+            self.0.as_raw_fd()
         }
         #[cfg(not(unix))]
-        None
+        {
+            -1
+        }
     }
 }
 

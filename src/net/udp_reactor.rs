@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ impl Batch {
 pub struct Link {
     /// `None` while the socket is lost, and after the end.
     socket: Mutex<Option<Arc<Socket>>>,
+    /// The socket's descriptor, or -1: for a forked child, in which the lock may be held for ever.
+    descriptor: AtomicI32,
     /// `None` after the end.
     waker: Mutex<Option<Arc<Waker>>>,
     /// Where it is bound, with the port that the system chose.
@@ -105,10 +107,12 @@ impl Reactor {
         let mut socket = Socket::bind(address, receive_buffer)?;
         socket.register(poll.registry(), SOCKET)?;
         let address = socket.local_address()?;
+        let descriptor = AtomicI32::new(socket.descriptor());
         #[expect(clippy::disallowed_methods, reason = "the epoch of this driver's time")]
         let started = Instant::now();
         let link = Link {
             socket: Mutex::new(Some(Arc::new(socket))),
+            descriptor,
             address,
             receive_buffer,
             waker: Mutex::new(Some(Arc::new(waker))),
@@ -233,6 +237,7 @@ impl Reactor {
             });
         match bound {
             Ok(socket) => {
+                self.link.descriptor.store(socket.descriptor(), Ordering::Release);
                 *self.link.socket.lock() = Some(Arc::new(socket));
                 host.socket_changed(SocketNews::Rebound);
                 true
@@ -296,9 +301,9 @@ impl Link {
         (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
     }
 
-    /// The socket's file descriptor, see [`Socket::descriptor`].
+    /// The socket's file descriptor, where a fork copies it and while there is one. It takes no lock.
     pub fn descriptor(&self) -> Option<i32> {
-        self.socket().and_then(|socket| socket.descriptor())
+        Some(self.descriptor.load(Ordering::Acquire)).filter(|&descriptor| descriptor >= 0)
     }
 
     /// Has the socket bound again, unless it is another one by now.
@@ -317,6 +322,7 @@ impl Link {
     }
 
     fn take_socket(&self) -> Option<Arc<Socket>> {
+        self.descriptor.store(-1, Ordering::Release);
         self.socket.lock().take()
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use super::convert;
 use crate::config::{Config, Legacy, config_fields};
@@ -115,6 +115,16 @@ macro_rules! make_python_config {
                     self.config.$name.to_python()
                 }
             )*
+
+            /// For pickle and copy.
+            fn __getnewargs_ex__<'py>(
+                &self,
+                py: Python<'py>,
+            ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+                let fields = PyDict::new(py);
+                $(fields.set_item(stringify!($name), self.config.$name.to_python())?;)*
+                Ok((PyTuple::empty(py), fields))
+            }
 
             fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
                 let defaults = Config::default();

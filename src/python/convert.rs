@@ -5,12 +5,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{
+    PyBool, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString, PyTuple, PyType,
+};
 
+use super::classes;
 use crate::id::{ID_LEN, NodeId};
 use crate::wire::message::{Body, Contact, Endpoint};
 use crate::wire::native::{self, FIRST_APPLICATION_KIND, Lists, MAX_PAYLOAD};
@@ -45,20 +47,17 @@ pub fn bytes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     if let Ok(bytes) = value.cast::<PyBytes>() {
         return Ok(bytes.as_bytes().to_vec());
     }
-    let buffer = match PyBuffer::<u8>::get(value) {
-        Ok(buffer) => buffer,
-        Err(error)
-            if error.is_instance_of::<PyBufferError>(value.py())
-                || error.is_instance_of::<PyTypeError>(value.py()) =>
-        {
-            return Err(type_error(name, "a bytes-like object", value));
+    let view = PyMemoryView::from(value).map_err(|error| {
+        if error.is_instance_of::<PyTypeError>(value.py()) {
+            type_error(name, "a bytes-like object", value)
+        } else {
+            PyValueError::new_err(format!("{name} cannot be read: {error}"))
         }
-        Err(error) => return Err(error),
-    };
-    if !buffer.is_c_contiguous() {
+    })?;
+    if !view.getattr("c_contiguous")?.is_truthy()? {
         return Err(value_error(name, "contiguous", &shown(value)));
     }
-    buffer.to_vec(value.py())
+    Ok(view.call_method0("tobytes")?.cast::<PyBytes>()?.as_bytes().to_vec())
 }
 
 /// A node id or a distance: 32 bytes.
@@ -215,24 +214,27 @@ impl std::fmt::Display for Target {
 
 const EXPECTED_CONTACT: &str = "a contact: \"host:port\", (host, port), a Peer or a Node";
 
-/// An address given as `ip, port`, or as a Peer, a Node or a pair in the place of both.
+/// An address given as two arguments, or as a Peer, a Node or a pair in the place of both; `names`
+/// are those of the arguments.
 pub fn endpoint(
+    names: [&str; 2],
     value: &Bound<'_, PyAny>,
     port_value: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Endpoint> {
+    let [ip_name, port_name] = names;
     let (address, port) = match port_value {
-        Some(port_value) => (ip("ip", value)?, port("port", port_value)?),
+        Some(port_value) => (ip(ip_name, value)?, port(port_name, port_value)?),
         None => {
             let Some((host, port_value)) = host_and_port(value)? else {
                 return Err(PyTypeError::new_err(format!(
-                    "ip must come with a port, or be a Peer, a Node or an (ip, port) pair, got {}",
+                    "{ip_name} must come with {port_name}, or be a Peer, a Node or an (ip, port) tuple, got {}",
                     shown(value)
                 )));
             };
-            (ip("ip", &host)?, port("port", &port_value)?)
+            (ip(ip_name, &host)?, port(port_name, &port_value)?)
         }
     };
-    sendable("ip", Endpoint::from(address).with_port(port))
+    sendable(ip_name, Endpoint::from(address).with_port(port))
 }
 
 fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
@@ -350,18 +352,27 @@ fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<T
     }
 }
 
+/// A named tuple of `class`, made by `tuple` itself: no Python code runs, for which the interpreter
+/// might stop this thread with our frames on its stack.
+pub fn named_tuple<'py>(
+    class: &Bound<'py, PyType>,
+    values: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    class.py().get_type::<PyTuple>().call_method1(intern!(class.py(), "__new__"), (class, values))
+}
+
 /// A `kadepy.Peer`.
 pub fn peer<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CLASS.import(py, "kadepy._types", "Peer")?.call1((host_text(endpoint), endpoint.port()))
+    let values = (host_text(endpoint), endpoint.port()).into_pyobject(py)?;
+    named_tuple(classes::classes(py)?.peer.bind(py), values)
 }
 
 /// A `kadepy.Node`.
 pub fn node<'py>(py: Python<'py>, contact: &Contact) -> PyResult<Bound<'py, PyAny>> {
-    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let id = PyBytes::new(py, &contact.id.0);
-    let endpoint = &contact.endpoint;
-    CLASS.import(py, "kadepy._types", "Node")?.call1((id, host_text(endpoint), endpoint.port()))
+    let Contact { id, endpoint } = contact;
+    let values =
+        (PyBytes::new(py, &id.0), host_text(endpoint), endpoint.port()).into_pyobject(py)?;
+    named_tuple(classes::classes(py)?.node.bind(py), values)
 }
 
 /// An endpoint's address as text.

@@ -28,6 +28,13 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     if is_exiting() { work() } else { py.detach(work) }
 }
 
+/// Runs `work`, which runs Python code; not any more once the interpreter is shutting down, which
+/// would stop this thread in that code, with our frames on its stack.
+pub fn in_python<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    let _present = Present::enter();
+    if is_exiting() { Err(CommandError::Closed.into()) } else { work() }
+}
+
 /// Calls `step` without the GIL until it gives something; signals are answered in between.
 pub fn wait<T: Send>(
     py: Python<'_>,
@@ -76,7 +83,9 @@ impl Present {
 
 impl Drop for Present {
     fn drop(&mut self) {
-        PRESENT.fetch_sub(1, Ordering::SeqCst);
+        // A fork may have set it to zero meanwhile.
+        let one_less = |present: usize| Some(present.saturating_sub(1));
+        let _ = PRESENT.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
     }
 }
 

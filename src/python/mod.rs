@@ -1,10 +1,10 @@
 //! The bridge: `kadepy._core`. What is about the protocol stands below it in Rust, what is about
 //! Python above it in Python.
 
+mod classes;
 mod config;
 mod convert;
 mod detach;
-mod error;
 mod module;
 mod node;
 mod resolve;

@@ -17,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     for function in [
         wrap_pyfunction!(node::_close_all, module)?,
         wrap_pyfunction!(node::_abandon_all, module)?,
+        wrap_pyfunction!(node::_report, module)?,
         wrap_pyfunction!(v01::create_swarm, module)?,
         wrap_pyfunction!(v01::set_callback, module)?,
         wrap_pyfunction!(v01::dht_ping, module)?,

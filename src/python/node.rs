@@ -12,20 +12,17 @@ use pyo3::exceptions::{PyBaseException, PyRuntimeError, PyTypeError, PyValueErro
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::config::PyConfig;
-use super::detach::{self, Deadline, Present, SIGNAL_INTERVAL, detached, wait};
+use super::detach::{self, Deadline, Present, SIGNAL_INTERVAL, detached, in_python, wait};
 use super::resolve::{self, Resolved};
-use super::{convert, error};
+use super::{classes, convert, v01};
 use crate::config::Config;
 use crate::dht::protocol::{Outcome, Refusal, SeedState};
 use crate::dht::requests::Question;
-use crate::node::{Node, Notice, Pending, Reply};
+use crate::node::{CommandError, Node, Notice, Pending, Reply};
 use crate::wire::message::{Endpoint, Kind};
-
-/// Notices handed to Python at once: the cost of taking the GIL is shared among them.
-const NOTICE_BATCH: usize = 64;
 
 /// A node and its callback.
 pub struct Inner {
@@ -55,10 +52,11 @@ impl Inner {
     ) -> PyResult<Arc<Self>> {
         static HOOKS: PyOnceLock<()> = PyOnceLock::new();
         HOOKS.get_or_try_init(py, || {
+            classes::classes(py)?;
             py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
         })?;
         let node = detached(py, || Node::start(address, id, config.clone()))
-            .map_err(|error| error::bind_error(address, &error))?;
+            .map_err(|error| classes::bind_error(address, &error))?;
         let inner = Arc::new(Self {
             node: Arc::new(node),
             config,
@@ -90,6 +88,10 @@ impl Inner {
         }
         let former = std::mem::replace(&mut *self.callback.lock(), callback);
         self.node.observe(is_set)?;
+        if !is_set {
+            // They are not for the one that may be set next.
+            self.node.forget_packets();
+        }
         // Its finalizer may run any code, so not under the lock.
         drop(former);
         Ok(())
@@ -107,8 +109,10 @@ impl Inner {
             callback_errors: Arc::clone(&self.callback_errors),
         };
         let name = format!("kadepy-callbacks-{}", self.node.address().port());
-        let start = py.import("kadepy._runtime")?.getattr("start_dispatcher")?;
-        let started = start.call1((Py::new(py, notices)?, name));
+        let started = in_python(|| {
+            let start = py.import("kadepy._runtime")?.getattr("start_dispatcher")?;
+            start.call1((Py::new(py, notices)?, name))
+        });
         if started.is_err() {
             self.has_dispatcher.store(false, Ordering::Release);
         }
@@ -118,16 +122,18 @@ impl Inner {
     /// An endpoint that this node can send to.
     pub fn endpoint(
         &self,
+        names: [&str; 2],
         ip: &Bound<'_, PyAny>,
         port: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Endpoint> {
-        let endpoint = convert::endpoint(ip, port)?;
+        let endpoint = convert::endpoint(names, ip, port)?;
         if self.node.reaches(&endpoint) {
             return Ok(endpoint);
         }
         let (has, wants) = if endpoint.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
         Err(PyValueError::new_err(format!(
-            "ip must be an {has} address, for this node is bound to {}, got the {wants} address {}",
+            "{} must be an {has} address, for this node is bound to {}, got the {wants} address {}",
+            names[0],
             self.node.address().ip(),
             endpoint.ip(),
         )))
@@ -138,6 +144,28 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The dispatcher holds the node too; it ends with this.
         self.node.close();
+    }
+}
+
+impl PyNode {
+    /// Joins through `seeds`; gives the contacts listed then, where any of them answered.
+    fn join(
+        &self,
+        py: Python<'_>,
+        seeds: Vec<Endpoint>,
+        deadline: Deadline,
+    ) -> PyResult<Option<usize>> {
+        if seeds.is_empty() {
+            return Ok(None);
+        }
+        let pending = detached(py, || self.inner.node.join(seeds, deadline.left()))?;
+        match outcome(py, &pending)? {
+            Outcome::Joined { contacts, seeds } => {
+                let has_joined = seeds.iter().any(|(_, state)| *state == SeedState::Answered);
+                Ok(has_joined.then_some(contacts))
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 }
 
@@ -153,8 +181,10 @@ pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny
         )));
     }
     let py = callback.py();
-    let is_async = py.import("kadepy._runtime")?.getattr("is_async")?.call1((callback,))?;
-    if is_async.is_truthy()? {
+    let is_async = in_python(|| {
+        py.import("kadepy._runtime")?.getattr("is_async")?.call1((callback,))?.is_truthy()
+    })?;
+    if is_async {
         return Err(PyTypeError::new_err(format!(
             "callback must be a plain function, which {} is not: nothing would await it",
             convert::shown(callback)
@@ -201,6 +231,7 @@ impl PyNode {
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&inner.node, targets))?;
         }
+        v01::adopt(py, &inner)?;
         Ok(Self { inner })
     }
 
@@ -239,30 +270,32 @@ impl PyNode {
         let node = &self.inner.node;
         node.check_open()?;
         let deadline = Deadline::after(timeout);
-        let names: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        let found = resolve::resolve(targets, node.address().is_ipv4());
-        let resolved = wait(py, || match found.recv_timeout(deadline.patience()) {
-            Ok(resolved) => Ok(Some(Some(resolved))),
-            Err(RecvTimeoutError::Timeout) if !deadline.is_over() => {
-                node.check_open().map(|()| None)
-            }
-            Err(_) => Ok(Some(None)),
-        })?;
-        let Some(resolved) = resolved else {
-            let reasons =
-                names.iter().map(|name| format!("{name} (its name did not resolve in time)"));
-            return Err(no_contact_answered(py, reasons));
-        };
-        let pending = detached(py, || node.join(resolve::endpoints(&resolved), deadline.left()))?;
-        match outcome(py, &pending)? {
-            Outcome::Joined { contacts, seeds } => {
-                if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
-                    return Ok(contacts);
-                }
-                Err(no_contact_answered(py, resolved.iter().map(|entry| reason(entry, node))))
-            }
-            other => Err(unexpected(&other)),
+        let ipv4 = node.address().is_ipv4();
+        let (literal, names) = resolve::split(targets);
+        // Names resolve while the addresses are asked, and are asked where those stay silent.
+        let resolving = (!names.is_empty()).then(|| resolve::resolve(names.clone(), ipv4));
+        let mut tried = resolve::resolve_all(literal, ipv4);
+        if let Some(contacts) = self.join(py, resolve::endpoints(&tried), deadline)? {
+            return Ok(contacts);
         }
+        if let Some(resolving) = resolving {
+            let resolved = wait(py, || match resolving.recv_timeout(deadline.patience()) {
+                Ok(resolved) => Ok(Some(Some(resolved))),
+                Err(RecvTimeoutError::Timeout) if !deadline.is_over() => {
+                    node.check_open().map(|()| None)
+                }
+                Err(_) => Ok(Some(None)),
+            })?;
+            let unresolved = |name| (name, Err("its name did not resolve in time".to_owned()));
+            let resolved = resolved.unwrap_or_else(|| names.into_iter().map(unresolved).collect());
+            if let Some(contacts) = self.join(py, resolve::endpoints(&resolved), deadline)? {
+                return Ok(contacts);
+            }
+            tried.extend(resolved);
+        }
+        let reasons: Vec<String> = tried.iter().map(|entry| reason(entry, node)).collect();
+        let message = format!("no bootstrap contact answered: {}", reasons.join("; "));
+        Err(classes::bootstrap_error(py, message))
     }
 
     fn ping(
@@ -273,14 +306,14 @@ impl PyNode {
         timeout: &Bound<'_, PyAny>,
     ) -> PyResult<f64> {
         let limit = convert::timeout(timeout)?;
-        let to = self.inner.endpoint(ip, port)?;
+        let to = self.inner.endpoint(["ip", "port"], ip, port)?;
         let pending = detached(py, || self.inner.node.ping(to, limit))?;
         match outcome(py, &pending)? {
             Outcome::Pong(round_trip) => Ok(round_trip.as_secs_f64()),
             Outcome::Silence => {
                 let within = limit
                     .map_or(String::new(), |limit| format!(" within {} s", limit.as_secs_f64()));
-                Err(error::request_timeout(py, format!("{to} did not answer{within}")))
+                Err(classes::request_timeout(py, format!("{to} did not answer{within}")))
             }
             other => Err(unexpected(&other)),
         }
@@ -342,7 +375,7 @@ impl PyNode {
         kind: &Bound<'_, PyAny>,
         payload: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let to = self.inner.endpoint(ip, port)?;
+        let to = self.inner.endpoint(["ip", "port"], ip, port)?;
         let kind = convert::application_kind("type", kind)?;
         let payload = convert::payload("payload", payload)?;
         Ok(detached(py, || self.inner.node.send(to, kind, &payload))?)
@@ -356,7 +389,7 @@ impl PyNode {
         topic_hash: &Bound<'_, PyAny>,
         port: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let to = self.inner.endpoint(target_ip, target_port)?;
+        let to = self.inner.endpoint(["target_ip", "target_port"], target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
         let port = optional_port(port)?;
         Ok(detached(py, || self.inner.node.announce_to(to, topic, port))?)
@@ -369,7 +402,7 @@ impl PyNode {
         target_port: Option<&Bound<'_, PyAny>>,
         topic_hash: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        let to = self.inner.endpoint(target_ip, target_port)?;
+        let to = self.inner.endpoint(["target_ip", "target_port"], target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
         Ok(detached(py, || self.inner.node.fire(to, Question::GetPeers(topic)))?)
     }
@@ -395,7 +428,6 @@ impl PyNode {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let stats = detached(py, || self.inner.node.stats())?;
         let counters = &stats.counters;
         let by_kind = |counts: &[u64]| -> PyResult<Bound<'py, PyDict>> {
@@ -410,25 +442,27 @@ impl PyNode {
             dropped.set_item(refusal.name(), counters.refused[refusal as usize])?;
         }
         let (waiting, callback_dropped) = self.inner.node.notices_waiting();
-        let fields = PyDict::new(py);
-        fields.set_item("packets_in", by_kind(&counters.packets_in)?)?;
-        fields.set_item("packets_out", by_kind(&counters.packets_out)?)?;
-        fields.set_item("bytes_in", counters.bytes_in)?;
-        fields.set_item("bytes_out", counters.bytes_out)?;
-        fields.set_item("dropped", dropped)?;
-        fields.set_item("requests", counters.requests)?;
-        fields.set_item("timeouts", counters.timeouts)?;
-        fields.set_item("rtt", stats.rtt.map(|rtt| rtt.as_secs_f64()))?;
-        fields.set_item("lookups", counters.lookups)?;
-        fields.set_item("lookups_active", stats.lookups_active)?;
-        fields.set_item("contacts", stats.contacts)?;
-        fields.set_item("topics", stats.topics)?;
-        fields.set_item("records", stats.records)?;
-        fields.set_item("callback_queue", waiting)?;
-        fields.set_item("callback_dropped", callback_dropped)?;
-        fields.set_item("callback_errors", self.inner.callback_errors.load(Ordering::Relaxed))?;
-        fields.set_item("uptime", stats.uptime.as_secs_f64())?;
-        CLASS.import(py, "kadepy._types", "Stats")?.call((), Some(&fields))
+        let fields = [
+            by_kind(&counters.packets_in)?.into_any(),
+            by_kind(&counters.packets_out)?.into_any(),
+            counters.bytes_in.into_pyobject(py)?.into_any(),
+            counters.bytes_out.into_pyobject(py)?.into_any(),
+            dropped.into_any(),
+            counters.requests.into_pyobject(py)?.into_any(),
+            counters.timeouts.into_pyobject(py)?.into_any(),
+            stats.rtt.map(|rtt| rtt.as_secs_f64()).into_pyobject(py)?,
+            counters.lookups.into_pyobject(py)?.into_any(),
+            stats.lookups_active.into_pyobject(py)?.into_any(),
+            stats.contacts.into_pyobject(py)?.into_any(),
+            stats.topics.into_pyobject(py)?.into_any(),
+            stats.records.into_pyobject(py)?.into_any(),
+            waiting.into_pyobject(py)?.into_any(),
+            callback_dropped.into_pyobject(py)?.into_any(),
+            self.inner.callback_errors.load(Ordering::Relaxed).into_pyobject(py)?.into_any(),
+            stats.uptime.as_secs_f64().into_pyobject(py)?.into_any(),
+        ];
+        let class = classes::classes(py)?.stats.bind(py);
+        convert::named_tuple(class, PyTuple::new(py, fields)?)
     }
 
     fn close(&self, py: Python<'_>) {
@@ -471,9 +505,14 @@ impl PyPeers {
             let Some(pending) = self.pending.lock().clone() else {
                 return Ok(None);
             };
-            match next_reply(py, &pending) {
-                Ok(Reply::Peers(peers)) => self.ready.lock().extend(peers),
-                Ok(Reply::Done(_)) => self.close(),
+            // Another thread may have taken the last reply.
+            let reply = wait(py, || match pending.wait(SIGNAL_INTERVAL) {
+                Err(CommandError::Ended) => Ok(Some(None)),
+                other => Ok(other?.map(Some)),
+            });
+            match reply {
+                Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
+                Ok(Some(Reply::Done(_)) | None) => self.close(),
                 Err(error) => {
                     self.close();
                     return Err(error);
@@ -499,26 +538,21 @@ pub struct PyNotices {
 
 #[pymethods]
 impl PyNotices {
-    /// Waits for work: pairs of a logging level and a line, or of None and a callback's arguments.
-    /// An empty list says that the node is closed.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let notices = detached(py, || self.node.take_notices(NOTICE_BATCH));
-        let list = PyList::empty(py);
-        for notice in notices {
-            match notice {
-                Notice::Packet { from, datagram } => {
-                    list.append((py.None(), convert::packet(py, &from, &datagram)?))?;
-                }
-                Notice::Log { level, text } => {
-                    list.append((
-                        logging_level(level),
-                        format!("node on port {}: {text}", self.node.address().port()),
-                    ))?;
-                }
-                Notice::Closed => {}
+    /// The next thing to do, waited for where there is none: a logging level and a line, or None and
+    /// a callback's arguments. None says that the node is closed.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        // The GIL is kept as long as there is more to do.
+        let notice = self.node.try_notice();
+        match notice.unwrap_or_else(|| detached(py, || self.node.wait_notice())) {
+            Notice::Packet { from, datagram } => {
+                (py.None(), convert::packet(py, &from, &datagram)?).into_pyobject(py).map(Some)
             }
+            Notice::Log { level, text } => {
+                let line = format!("node on port {}: {text}", self.node.address().port());
+                (logging_level(level), line).into_pyobject(py).map(Some)
+            }
+            Notice::Closed => Ok(None),
         }
-        Ok(list)
     }
 
     /// The callback, unless there is none or the node is closed.
@@ -531,13 +565,18 @@ impl PyNotices {
         owner.callback.lock().as_ref().map(|callback| callback.clone_ref(py))
     }
 
-    /// Reports what a callback raised through `sys.unraisablehook`.
-    fn failed(&self, error: Bound<'_, PyBaseException>, callback: &Bound<'_, PyAny>) {
-        // The hook is code that the exiting interpreter must not stop halfway.
-        let _present = Present::enter();
+    /// Counts a call of the callback that raised.
+    fn count_error(&self) {
         self.callback_errors.fetch_add(1, Ordering::Relaxed);
-        PyErr::from_value(error.into_any()).write_unraisable(callback.py(), Some(callback));
     }
+}
+
+/// Reports what `function` raised through `sys.unraisablehook`.
+#[pyfunction]
+pub fn _report(error: Bound<'_, PyBaseException>, function: &Bound<'_, PyAny>) {
+    // The hook is code that the exiting interpreter must not stop halfway.
+    let _present = Present::enter();
+    PyErr::from_value(error.into_any()).write_unraisable(function.py(), Some(function));
 }
 
 fn logging_level(level: Level) -> u8 {
@@ -612,11 +651,6 @@ fn own_id(value: &Bound<'_, PyAny>) -> PyResult<crate::NodeId> {
 
 pub fn optional_port(value: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
     if value.is_none() { Ok(None) } else { convert::port("port", value).map(Some) }
-}
-
-fn no_contact_answered(py: Python<'_>, reasons: impl Iterator<Item = String>) -> PyErr {
-    let reasons: Vec<String> = reasons.collect();
-    error::bootstrap_error(py, format!("no bootstrap contact answered: {}", reasons.join("; ")))
 }
 
 fn reason((target, found): &Resolved, node: &Node) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::convert::Target;
-use crate::node::Node;
+use crate::node::{CommandError, Node};
 use crate::wire::message::Endpoint;
 
 /// The wait before names that did not resolve are tried again, which doubles with each failure.
@@ -18,47 +18,44 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// What a contact resolves to, or why it does not.
 pub type Resolved = (Target, Result<Vec<Endpoint>, String>);
 
-/// Resolves `targets` for a node that reaches IPv4, or else IPv6; the answer comes through the
-/// channel.
-pub fn resolve(targets: Vec<Target>, ipv4: bool) -> Receiver<Vec<Resolved>> {
+/// Contacts whose host is an address, and those whose host is a name.
+pub fn split(targets: Vec<Target>) -> (Vec<Target>, Vec<Target>) {
+    targets.into_iter().partition(|target| target.endpoint().is_some())
+}
+
+/// Resolves names for a node that reaches IPv4, or else IPv6; the answer comes through the channel.
+pub fn resolve(names: Vec<Target>, ipv4: bool) -> Receiver<Vec<Resolved>> {
     let (sender, receiver) = bounded(1);
-    if targets.iter().all(|target| target.endpoint().is_some()) {
-        let _ = sender.send(resolve_all(targets, ipv4));
-    } else {
-        // Without the thread the channel is disconnected, which the caller takes as no answer.
-        let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(move || {
-            // Nobody may be waiting any more.
-            let _ = sender.send(resolve_all(targets, ipv4));
-        });
-    }
+    // Without the thread the channel is disconnected, which the caller takes as no answer; and
+    // nobody may be waiting any more when the answer is there.
+    on_a_thread(move || drop(sender.send(resolve_all(names, ipv4))));
     receiver
 }
 
-/// Has `node` join through `targets`, and stay joined, as soon as one of them resolves.
-pub fn stay_joined(
-    node: &Arc<Node>,
-    targets: Vec<Target>,
-) -> Result<(), crate::node::CommandError> {
+/// Has `node` join through `targets`, and stay joined: through addresses at once, through names as
+/// soon as one of them resolves.
+pub fn stay_joined(node: &Arc<Node>, targets: Vec<Target>) -> Result<(), CommandError> {
     let ipv4 = node.address().is_ipv4();
-    if targets.iter().all(|target| target.endpoint().is_some()) {
-        return node.stay_joined(endpoints(&resolve_all(targets, ipv4)));
+    let (literal, names) = split(targets);
+    let known = endpoints(&resolve_all(literal, ipv4));
+    node.stay_joined(known.clone())?;
+    if !names.is_empty() {
+        node.expect_seeds()?;
+        let weak = Arc::downgrade(node);
+        on_a_thread(move || join_when_resolved(&weak, known, &names, ipv4));
     }
-    node.expect_seeds()?;
-    let weak = Arc::downgrade(node);
-    let run = move || join_when_resolved(&weak, &targets, ipv4);
-    // Where there is no thread to be had, there is none to resolve on later either.
-    let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(run);
     Ok(())
 }
 
-fn join_when_resolved(node: &Weak<Node>, targets: &[Target], ipv4: bool) {
+fn join_when_resolved(node: &Weak<Node>, mut seeds: Vec<Endpoint>, names: &[Target], ipv4: bool) {
     let mut wait = BACKOFF_MIN;
     loop {
-        let seeds = endpoints(&resolve_all(targets.to_vec(), ipv4));
+        let found = endpoints(&resolve_all(names.to_vec(), ipv4));
         let Some(node) = node.upgrade() else {
             return;
         };
-        if !seeds.is_empty() {
+        if !found.is_empty() {
+            seeds.extend(found);
             // It fails only where the node is closed.
             let _ = node.stay_joined(seeds);
             return;
@@ -70,12 +67,17 @@ fn join_when_resolved(node: &Weak<Node>, targets: &[Target], ipv4: bool) {
     }
 }
 
+fn on_a_thread(work: impl FnOnce() + Send + 'static) {
+    // Where there is no thread to be had, nothing is resolved, and lookups say that nobody is known.
+    let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(work);
+}
+
 /// All addresses that were found, each contact's own in the resolver's order.
 pub fn endpoints(resolved: &[Resolved]) -> Vec<Endpoint> {
     resolved.iter().filter_map(|(_, found)| found.as_ref().ok()).flatten().copied().collect()
 }
 
-fn resolve_all(targets: Vec<Target>, ipv4: bool) -> Vec<Resolved> {
+pub fn resolve_all(targets: Vec<Target>, ipv4: bool) -> Vec<Resolved> {
     targets
         .into_iter()
         .map(|target| {

@@ -9,16 +9,16 @@ use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use super::detach::detached;
+use super::detach::{detached, in_python};
 use super::node::{self, Inner};
-use super::{convert, error};
+use super::{classes, convert};
 use crate::config::Config;
 use crate::dht::requests::Question;
 
 /// The node that `create_swarm` made.
 static MADE: Mutex<Option<Arc<Inner>>> = Mutex::new(None);
-/// The callback that was set before there was a node.
-static EARLY_CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
+/// The process's callback, which the default node gets, whichever that is.
+static CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 
 fn default_node() -> Option<Arc<Inner>> {
     let made = MADE.lock().clone();
@@ -26,48 +26,56 @@ fn default_node() -> Option<Arc<Inner>> {
 }
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
-    default_node().ok_or_else(|| {
-        error::closed_error(
-            py,
-            "there is no open node: call create_swarm() or make a Swarm first".into(),
-        )
-    })
+    if let Some(inner) = default_node() {
+        return Ok(inner);
+    }
+    if let Some(made) = MADE.lock().clone() {
+        made.node.check_open()?;
+    }
+    let message = "there is no open node: call create_swarm() or make a Swarm first";
+    Err(classes::closed_error(py, message.into()))
+}
+
+/// Gives a new node the process's callback, if it is the default node.
+pub fn adopt(py: Python<'_>, inner: &Arc<Inner>) -> PyResult<()> {
+    let callback = CALLBACK.lock().as_ref().map(|callback| callback.clone_ref(py));
+    match (callback, default_node()) {
+        (Some(callback), Some(default)) if Arc::ptr_eq(&default, inner) => {
+            inner.set_callback(callback.bind(py))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes the process's node on `port` (0: the system chooses) and closes the one made before.
 ///
-/// Returns the port. Raises OSError where it cannot be bound.
+/// Returns the port. Raises OSError where it cannot be bound; then the one made before stays.
 #[pyfunction]
 #[pyo3(signature = (port = None), text_signature = "(port=0)")]
 pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult<u16> {
     let port = port.map_or(Ok(0), |port| convert::bind_port("port", port))?;
-    let former = MADE.lock().take();
-    if let Some(former) = former {
+    let former = MADE.lock().clone();
+    if let Some(former) = former.filter(|former| former.node.address().port() == port) {
         detached(py, || former.node.close());
     }
     let inner = Inner::start(py, ([0, 0, 0, 0], port).into(), None, Config::default())?;
-    let callback = EARLY_CALLBACK.lock().take();
-    if let Some(callback) = callback {
-        inner.set_callback(callback.bind(py))?;
+    let former = MADE.lock().replace(Arc::clone(&inner));
+    if let Some(former) = former {
+        detached(py, || former.node.close());
     }
-    let port = inner.node.address().port();
-    let former = MADE.lock().replace(inner);
-    drop(former);
-    Ok(port)
+    adopt(py, &inner)?;
+    Ok(inner.node.address().port())
 }
 
 /// Sets what is called with every packet: `callback(sender_id, msg_type, ip, port, payload)`.
 ///
-/// None removes it. Before there is a node, it is kept for the one that `create_swarm` makes.
+/// None removes it. It is the process's: the node that is the default one later gets it too.
 #[pyfunction]
 pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
-    if let Some(inner) = default_node() {
-        return inner.set_callback(callback);
-    }
-    let callback = node::checked_callback(callback)?;
-    let former = std::mem::replace(&mut *EARLY_CALLBACK.lock(), callback);
+    let checked = node::checked_callback(callback)?;
+    let former = std::mem::replace(&mut *CALLBACK.lock(), checked);
     drop(former);
-    Ok(())
+    default_node().map_or(Ok(()), |inner| inner.set_callback(callback))
 }
 
 /// Sends a PING. The answer comes to the callback.
@@ -97,7 +105,7 @@ pub fn dht_announce_peer(
     announced_port: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let inner = node_in_use(py)?;
-    let to = inner.endpoint(ip, Some(port))?;
+    let to = inner.endpoint(["ip", "port"], ip, Some(port))?;
     let topic = convert::topic("topic", topic)?;
     let announced = convert::port("announced_port", announced_port)?;
     Ok(detached(py, || inner.node.announce_to(to, topic, Some(announced)))?)
@@ -121,7 +129,7 @@ fn fire(
     question: Question,
 ) -> PyResult<()> {
     let inner = node_in_use(py)?;
-    let to = inner.endpoint(ip, Some(port))?;
+    let to = inner.endpoint(["ip", "port"], ip, Some(port))?;
     Ok(detached(py, || inner.node.fire(to, question))?)
 }
 
@@ -136,7 +144,7 @@ pub fn send_packet(
     payload: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let inner = node_in_use(py)?;
-    let to = inner.endpoint(ip, Some(port))?;
+    let to = inner.endpoint(["ip", "port"], ip, Some(port))?;
     let kind = convert::any_kind("type", r#type)?;
     let payload = convert::payload("payload", payload)?;
     Ok(detached(py, || inner.node.send(to, kind, &payload))?)
@@ -173,7 +181,7 @@ pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
     let nodes: Vec<_> =
         entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
     let id = PyBytes::new(py, &inner.node.id().0);
-    py.import("kadepy._runtime")?.getattr("print_table")?.call1((id, nodes)).map(drop)
+    in_python(|| py.import("kadepy._runtime")?.getattr("print_table")?.call1((id, nodes)).map(drop))
 }
 
 /// The XOR distance of two 32-byte ids, as 32 bytes.
