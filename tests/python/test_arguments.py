@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import array
+import copy
+import ctypes
 import dataclasses
 import hashlib
 import math
+import pickle
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -181,7 +184,17 @@ def test_memoryviews_that_cannot_be_read(swarm: Swarm, method: str, how: str) ->
         TAKES_TOPIC[method](swarm, view)
 
 
-@pytest.mark.parametrize("form", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
+@pytest.mark.parametrize(
+    "form",
+    [
+        bytes,
+        bytearray,
+        memoryview,
+        lambda b: array.array("B", b),
+        lambda b: array.array("I", b),
+        (ctypes.c_ubyte * 32).from_buffer_copy,
+    ],
+)
 def test_any_contiguous_bytes_like_object_will_do(
     swarm: Swarm, node: ScriptedNode, form: Callable[[bytes], bytes]
 ) -> None:
@@ -371,3 +384,16 @@ def test_stats_is_frozen(swarm: Swarm) -> None:
     assert isinstance(stats, Stats)
     with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
         stats.bytes_in = 5  # type: ignore[misc]
+
+
+def test_a_config_can_be_copied_and_pickled() -> None:
+    config = Config(alpha=5, legacy="never", request_timeout=1.5)
+    assert copy.copy(config) == pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_peer_may_stand_in_the_place_of_ip_and_port(swarm: Swarm, raw: RawNode) -> None:
+    peer = Peer("127.0.0.1", raw.port)
+    swarm.send(peer, 20, b"a")
+    swarm.send(peer, 20, payload=b"b")
+    swarm.send(peer, type=20, payload=b"c")
+    assert [raw.receive()[33:] for _ in range(3)] == [b"a", b"b", b"c"]

@@ -3,6 +3,7 @@ test_v01.py."""
 
 from __future__ import annotations
 
+import logging
 import queue
 import sys
 import threading
@@ -204,3 +205,23 @@ def test_what_decodes_reaches_the_callback_and_what_does_not_decode_does_not(
     raw.send(swarm, wire.encode(20, bytes(32), b"from nobody"))  # no id that a node may have
     assert box.payload() == bytes(32)
     assert box.payload() == b"from nobody"
+
+
+def test_a_logging_filter_that_raises_does_not_end_the_callbacks(
+    swarm: Swarm, raw: RawNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kadepy import _runtime
+
+    reported = threading.Event()
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: reported.set())
+
+    def refuse(record: object) -> bool:
+        raise ValueError
+
+    logger = logging.getLogger("kadepy")
+    logger.addFilter(refuse)
+    try:
+        _runtime._log(logging.ERROR, "a line")
+    finally:
+        logger.removeFilter(refuse)
+    assert reported.is_set()

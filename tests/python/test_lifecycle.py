@@ -329,6 +329,22 @@ sys.exit(8)
 """,
         8,
     ),
+    "with daemons that never stop calling": (
+        """
+def call(function):
+    while True:
+        try:
+            function()
+        except kadepy.ClosedError:
+            pass
+functions = (swarm.stats, swarm.nodes, lambda: swarm.set_callback(print))
+for function in functions:
+    threading.Thread(target=call, args=(function,), daemon=True).start()
+print("ready")
+sys.exit(9)
+""",
+        9,
+    ),
     "with close at exit": ("atexit.register(swarm.close); print('ready')", 0),
 }
 
@@ -484,6 +500,97 @@ def test_a_forked_child_has_no_node_and_the_parent_notices_nothing(start: Start)
     assert parent.line() == "bound"
     assert parent.line() == "7"
     assert (parent.wait(3), parent.stderr) == (0, "")
+
+
+FORK_IN_CALLBACK = """
+import os, sys, threading, warnings
+from kadepy import Swarm
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
+children = []
+forked = threading.Event()
+
+def callback(*packet):
+    child = os.fork()
+    if child == 0:
+        return
+    children.append(child)
+    forked.set()
+
+with Swarm(host="127.0.0.1") as swarm, Swarm(host="127.0.0.1") as other:
+    swarm.set_callback(callback)
+    other.send(*swarm.address, 20, b"hi")
+    forked.wait()
+    print(os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]))
+    print(swarm.ping(other.address) > 0)
+"""
+
+
+@on_posix
+def test_a_child_forked_in_a_callback_ends(start: Start) -> None:
+    parent = start(FORK_IN_CALLBACK)
+    assert parent.line() == "0"
+    assert parent.line() == "True"
+    assert parent.wait(3) == 0
+
+
+FORK_IN_LOOKUP = """
+import os, sys, warnings
+from kadepy import ClosedError, Config, Swarm
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
+silent = ("127.0.0.1", int(sys.argv[1]))
+config = Config(request_timeout=60)
+with Swarm(host="127.0.0.1", bootstrap=[silent], config=config) as swarm:
+    peers = swarm.iter_peers(bytes(32), timeout=None)
+    child = os.fork()
+    if child == 0:
+        try:
+            next(peers)
+        except ClosedError as error:
+            os._exit(7 if "fork" in str(error) else 8)
+        os._exit(9)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@on_posix
+def test_what_was_begun_before_a_fork_ends_in_the_child(start: Start, raw: RawNode) -> None:
+    parent = start(FORK_IN_LOOKUP, raw.port)
+    assert parent.line() == "7"
+    assert parent.wait(3) == 0
+
+
+# --- a socket that is lost --------------------------------------------------------------------
+
+LOST = """
+import os, sys
+from kadepy import Swarm
+
+def sockets():
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+                found.add(int(fd))
+        except FileNotFoundError:
+            pass
+    return found
+
+with Swarm(host="127.0.0.1") as other:
+    before = sockets()
+    with Swarm(host="127.0.0.1") as swarm:
+        (lost,) = sockets() - before
+        os.close(lost)
+        print(swarm.ping(other.address, timeout=20) > 0, other.ping(swarm.address) > 0)
+"""
+
+
+@on_linux
+def test_a_lost_socket_is_bound_again(start: Start) -> None:
+    child = start(LOST)
+    assert child.line() == "True True"
+    assert child.wait(3) == 0
 
 
 # --- import and interpreter options -----------------------------------------------------------

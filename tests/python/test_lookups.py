@@ -437,3 +437,19 @@ def test_dump_table_prints_the_contacts(
     printed = capfd.readouterr().out
     assert str(node.port) in printed
     assert node.id.hex()[:8] in printed
+
+
+def test_a_name_that_does_not_resolve_holds_up_no_address(swarm: Swarm, node: ScriptedNode) -> None:
+    assert swarm.bootstrap([("nobody.invalid", 4000), node.address]) == 1
+    with pytest.raises(BootstrapError, match=r"nobody\.invalid:4000 \(the name does not resolve"):
+        swarm.bootstrap("nobody.invalid:4000")
+
+
+def test_threads_share_an_iterator(make_network: Callable[[int], list[Swarm]]) -> None:
+    first, *others = make_network(8)
+    for other in others:
+        other.announce_peer(TOPIC)
+    peers = first.iter_peers(TOPIC)
+    with ThreadPoolExecutor(4) as pool:
+        found = [peer for part in pool.map(lambda _: list(peers), range(4)) for peer in part]
+    assert sorted(found) == sorted(other.address for other in others)

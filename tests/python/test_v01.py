@@ -336,3 +336,51 @@ def test_nothing_but_the_dump_prints() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+CALLBACK_STAYS = """
+import threading
+import kadepy
+from kadepy import Swarm
+
+kinds = []
+arrived = threading.Semaphore(0)
+
+def callback(sender_id, msg_type, ip, port, payload):
+    kinds.append(msg_type)
+    arrived.release()
+
+kadepy.set_callback(callback)
+with Swarm(host="127.0.0.1") as other, Swarm(host="127.0.0.1") as sender:
+    sender.send(*other.address, 20, b"to the first swarm")
+    arrived.acquire(timeout=10)
+for kind in (21, 22):
+    port = kadepy.create_swarm()
+    with Swarm(host="127.0.0.1") as sender:
+        sender.send("127.0.0.1", port, kind, b"to the one made last")
+        arrived.acquire(timeout=10)
+print(kinds)
+"""
+
+
+def test_the_callback_is_that_of_whichever_node_is_the_default(
+    start: Callable[..., Child],
+) -> None:
+    child = start(CALLBACK_STAYS)
+    assert child.line() == "[20, 21, 22]"
+    assert child.wait() == 0
+
+
+def test_a_port_in_use_leaves_the_default_node_as_it_was(start: Callable[..., Child]) -> None:
+    child = start("""
+import kadepy
+from kadepy import Swarm
+with Swarm() as other, Swarm(host="127.0.0.1") as asker:
+    port = kadepy.create_swarm()
+    try:
+        kadepy.create_swarm(other.port)
+    except OSError as error:
+        print(error.errno is not None, asker.ping("127.0.0.1", port) > 0)
+""")
+    assert child.line() == "True True"
+    assert child.wait() == 0
