@@ -63,12 +63,14 @@ def wants_log() -> bool:
 
 def is_async(callback: object) -> bool:
     """Whether calling it would only make a coroutine."""
+    import functools
     import inspect
 
-    call = getattr(callback, "__call__", None)  # noqa: B004 - its own type matters, not whether
+    while isinstance(callback, functools.partial):
+        callback = callback.func
     return any(
         inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-        for function in (callback, call)
+        for function in (callback, type(callback).__call__)
     )
 
 

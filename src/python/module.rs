@@ -3,8 +3,9 @@
 use pyo3::prelude::*;
 
 use super::config::PyConfig;
-use super::node::{self, PyNode, PyNotices, PyPeers};
-use super::v01;
+use super::node::{PyNode, PyPeers};
+use super::notices::{self, PyNotices};
+use super::{handle, v01};
 
 /// The compiled core of KadePy.
 #[pymodule(gil_used = false)]
@@ -15,9 +16,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyPeers>()?;
     module.add_class::<PyNotices>()?;
     for function in [
-        wrap_pyfunction!(node::_close_all, module)?,
-        wrap_pyfunction!(node::_abandon_all, module)?,
-        wrap_pyfunction!(node::_report, module)?,
+        wrap_pyfunction!(handle::_close_all, module)?,
+        wrap_pyfunction!(handle::_abandon_all, module)?,
+        wrap_pyfunction!(notices::_report, module)?,
         wrap_pyfunction!(v01::create_swarm, module)?,
         wrap_pyfunction!(v01::set_callback, module)?,
         wrap_pyfunction!(v01::dht_ping, module)?,

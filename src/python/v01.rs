@@ -10,24 +10,24 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use super::detach::{detached, in_python};
-use super::node::{self, Inner};
+use super::handle::{self, Handle};
 use super::{classes, convert};
 use crate::config::Config;
 use crate::dht::requests::Question;
 
 /// The node that `create_swarm` made.
-static MADE: Mutex<Option<Arc<Inner>>> = Mutex::new(None);
+static MADE: Mutex<Option<Arc<Handle>>> = Mutex::new(None);
 /// The process's callback, which the default node gets, whichever that is.
 static CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 
-fn default_node() -> Option<Arc<Inner>> {
+fn default_node() -> Option<Arc<Handle>> {
     let made = MADE.lock().clone();
-    made.filter(|inner| !inner.node.is_closed()).or_else(node::first_open)
+    made.filter(|handle| !handle.node.is_closed()).or_else(handle::first_open)
 }
 
-fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
-    if let Some(inner) = default_node() {
-        return Ok(inner);
+fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
+    if let Some(handle) = default_node() {
+        return Ok(handle);
     }
     if let Some(made) = MADE.lock().clone() {
         made.node.check_open()?;
@@ -37,11 +37,11 @@ fn node_in_use(py: Python<'_>) -> PyResult<Arc<Inner>> {
 }
 
 /// Gives a new node the process's callback, if it is the default node.
-pub fn adopt(py: Python<'_>, inner: &Arc<Inner>) -> PyResult<()> {
+pub fn adopt(py: Python<'_>, handle: &Arc<Handle>) -> PyResult<()> {
     let callback = CALLBACK.lock().as_ref().map(|callback| callback.clone_ref(py));
     match (callback, default_node()) {
-        (Some(callback), Some(default)) if Arc::ptr_eq(&default, inner) => {
-            inner.set_callback(callback.bind(py))
+        (Some(callback), Some(default)) if Arc::ptr_eq(&default, handle) => {
+            handle.set_callback(callback.bind(py))
         }
         _ => Ok(()),
     }
@@ -58,13 +58,13 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
     if let Some(former) = former.filter(|former| former.node.address().port() == port) {
         detached(py, || former.node.close());
     }
-    let inner = Inner::start(py, ([0, 0, 0, 0], port).into(), None, Config::default())?;
-    let former = MADE.lock().replace(Arc::clone(&inner));
+    let handle = Handle::start(py, ([0, 0, 0, 0], port).into(), None, Config::default())?;
+    let former = MADE.lock().replace(Arc::clone(&handle));
     if let Some(former) = former {
         detached(py, || former.node.close());
     }
-    adopt(py, &inner)?;
-    Ok(inner.node.address().port())
+    adopt(py, &handle)?;
+    Ok(handle.node.address().port())
 }
 
 /// Sets what is called with every packet: `callback(sender_id, msg_type, ip, port, payload)`.
@@ -72,10 +72,10 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
 /// None removes it. It is the process's: the node that is the default one later gets it too.
 #[pyfunction]
 pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
-    let checked = node::checked_callback(callback)?;
+    let checked = handle::checked_callback(callback)?;
     let former = std::mem::replace(&mut *CALLBACK.lock(), checked);
     drop(former);
-    default_node().map_or(Ok(()), |inner| inner.set_callback(callback))
+    default_node().map_or(Ok(()), |handle| handle.set_callback(callback))
 }
 
 /// Sends a PING. The answer comes to the callback.
@@ -104,11 +104,11 @@ pub fn dht_announce_peer(
     topic: &Bound<'_, PyAny>,
     announced_port: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let inner = node_in_use(py)?;
-    let to = inner.endpoint(["ip", "port"], ip, Some(port))?;
+    let handle = node_in_use(py)?;
+    let to = handle.endpoint(["ip", "port"], ip, Some(port))?;
     let topic = convert::topic("topic", topic)?;
     let announced = convert::port("announced_port", announced_port)?;
-    Ok(detached(py, || inner.node.announce_to(to, topic, Some(announced)))?)
+    Ok(detached(py, || handle.node.announce_to(to, topic, Some(announced)))?)
 }
 
 /// Sends a GET_PEERS of the 32-byte `topic`. The answer comes to the callback.
@@ -128,9 +128,9 @@ fn fire(
     port: &Bound<'_, PyAny>,
     question: Question,
 ) -> PyResult<()> {
-    let inner = node_in_use(py)?;
-    let to = inner.endpoint(["ip", "port"], ip, Some(port))?;
-    Ok(detached(py, || inner.node.fire(to, question))?)
+    let handle = node_in_use(py)?;
+    let to = handle.endpoint(["ip", "port"], ip, Some(port))?;
+    Ok(detached(py, || handle.node.fire(to, question))?)
 }
 
 /// Sends a packet of any type, 0 to 255, with `payload` (at most 1,100 bytes) as its body.
@@ -143,11 +143,11 @@ pub fn send_packet(
     r#type: &Bound<'_, PyAny>,
     payload: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let inner = node_in_use(py)?;
-    let to = inner.endpoint(["ip", "port"], ip, Some(port))?;
+    let handle = node_in_use(py)?;
+    let to = handle.endpoint(["ip", "port"], ip, Some(port))?;
     let kind = convert::any_kind("type", r#type)?;
     let payload = convert::payload("payload", payload)?;
-    Ok(detached(py, || inner.node.send(to, kind, &payload))?)
+    Ok(detached(py, || handle.node.send(to, kind, &payload))?)
 }
 
 /// Would set the network key; this version has no encryption, and says so rather than to send in
@@ -169,18 +169,18 @@ pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResul
             "max_age_ms must be milliseconds, an int of 0 or more, got {age}"
         ))
     })?;
-    let inner = node_in_use(py)?;
-    Ok(detached(py, || inner.node.clean_storage(Duration::from_millis(age)))?)
+    let handle = node_in_use(py)?;
+    Ok(detached(py, || handle.node.clean_storage(Duration::from_millis(age)))?)
 }
 
 /// Prints the routing table.
 #[pyfunction]
 pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
-    let inner = node_in_use(py)?;
-    let entries = detached(py, || inner.node.entries())?;
+    let handle = node_in_use(py)?;
+    let entries = detached(py, || handle.node.entries())?;
     let nodes: Vec<_> =
         entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
-    let id = PyBytes::new(py, &inner.node.id().0);
+    let id = PyBytes::new(py, &handle.node.id().0);
     in_python(|| py.import("kadepy._runtime")?.getattr("print_table")?.call1((id, nodes)).map(drop))
 }
 

@@ -1,0 +1,224 @@
+//! One node as the process holds it: its callback and dispatcher, the list of all, and what the
+//! interpreter's exit and a fork do with them.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+use super::detach::{self, detached, in_python};
+use super::notices::PyNotices;
+use super::{classes, convert};
+use crate::config::Config;
+use crate::node::Node;
+use crate::wire::message::Endpoint;
+
+/// A node and its callback.
+pub struct Handle {
+    pub node: Arc<Node>,
+    config: Config,
+    callback: Mutex<Option<Py<PyAny>>>,
+    callback_errors: AtomicU64,
+    has_dispatcher: AtomicBool,
+}
+
+/// Every node of this process that may still be open, in the order of their making.
+static NODES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
+
+/// The first node that is still open.
+pub fn first_open() -> Option<Arc<Handle>> {
+    let nodes = NODES.lock();
+    nodes.iter().filter_map(Weak::upgrade).find(|inner| !inner.node.is_closed())
+}
+
+impl Handle {
+    /// Makes a node, and has the interpreter's exit and forks looked after.
+    pub fn start(
+        py: Python<'_>,
+        address: SocketAddr,
+        id: Option<crate::NodeId>,
+        config: Config,
+    ) -> PyResult<Arc<Self>> {
+        static HOOKS: PyOnceLock<()> = PyOnceLock::new();
+        HOOKS.get_or_try_init(py, || {
+            classes::classes(py)?;
+            py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
+        })?;
+        let node = detached(py, || Node::start(address, id, config.clone()))
+            .map_err(|error| classes::bind_error(address, &error))?;
+        let inner = Arc::new(Self {
+            node: Arc::new(node),
+            config,
+            callback: Mutex::new(None),
+            callback_errors: AtomicU64::new(0),
+            has_dispatcher: AtomicBool::new(false),
+        });
+        let mut nodes = NODES.lock();
+        if detach::is_exiting() {
+            drop(nodes);
+            return Err(PyRuntimeError::new_err(
+                "the interpreter is shutting down: too late for a node",
+            ));
+        }
+        nodes.retain(|node| node.strong_count() > 0);
+        nodes.push(Arc::downgrade(&inner));
+        drop(nodes);
+        Ok(inner)
+    }
+
+    /// Sets or removes the callback; `None` as the value removes it.
+    pub fn set_callback(self: &Arc<Self>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.node.check_open()?;
+        let py = callback.py();
+        let callback = checked_callback(callback)?;
+        let is_set = callback.is_some();
+        if is_set {
+            self.ensure_dispatcher(py)?;
+        }
+        let former = std::mem::replace(&mut *self.callback.lock(), callback);
+        self.node.observe(is_set)?;
+        if !is_set {
+            // They are not for the one that may be set next.
+            self.node.forget_packets();
+        }
+        // Its finalizer may run any code, so not under the lock.
+        drop(former);
+        Ok(())
+    }
+
+    /// Starts the thread that runs what must run in Python, unless it runs.
+    pub fn ensure_dispatcher(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
+        if self.has_dispatcher.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.node.open_notices(self.config.callback_queue);
+        let notices = PyNotices::new(self);
+        let name = format!("kadepy-callbacks-{}", self.node.address().port());
+        let started = in_python(|| {
+            let start = py.import("kadepy._runtime")?.getattr("start_dispatcher")?;
+            start.call1((Py::new(py, notices)?, name))
+        });
+        if started.is_err() {
+            self.has_dispatcher.store(false, Ordering::Release);
+        }
+        started.map(drop)
+    }
+
+    /// The callback, unless there is none or the node is closed.
+    pub fn callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        if self.node.is_closed() {
+            return None;
+        }
+        self.callback.lock().as_ref().map(|callback| callback.clone_ref(py))
+    }
+
+    /// Counts a call of the callback that raised.
+    pub fn count_error(&self) {
+        self.callback_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Calls of the callback that raised, so far.
+    pub fn callback_errors(&self) -> u64 {
+        self.callback_errors.load(Ordering::Relaxed)
+    }
+
+    /// Shows the garbage collector what is held here.
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.callback.try_lock().map_or(Ok(()), |callback| visit.call(&*callback))
+    }
+
+    /// Lets go of it.
+    pub fn clear(&self) {
+        let callback = self.callback.lock().take();
+        drop(callback);
+    }
+
+    /// An endpoint that this node can send to.
+    pub fn endpoint(
+        &self,
+        names: [&str; 2],
+        ip: &Bound<'_, PyAny>,
+        port: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Endpoint> {
+        let endpoint = convert::endpoint(names, ip, port)?;
+        if self.node.reaches(&endpoint) {
+            return Ok(endpoint);
+        }
+        let (has, wants) = if endpoint.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+        Err(PyValueError::new_err(format!(
+            "{} must be an {has} address, for this node is bound to {}, got the {wants} address {}",
+            names[0],
+            self.node.address().ip(),
+            endpoint.ip(),
+        )))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // The dispatcher holds the node too; it ends with this.
+        self.node.close();
+    }
+}
+
+/// A callback that can be called for each packet; `None` where it is None.
+pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    if callback.is_none() {
+        return Ok(None);
+    }
+    if !callback.is_callable() {
+        return Err(PyTypeError::new_err(format!(
+            "callback must be callable or None, got {}",
+            convert::shown(callback)
+        )));
+    }
+    let py = callback.py();
+    let is_async = in_python(|| {
+        py.import("kadepy._runtime")?.getattr("is_async")?.call1((callback,))?.is_truthy()
+    })?;
+    if is_async {
+        return Err(PyTypeError::new_err(format!(
+            "callback must be a plain function, which {} is not: nothing would await it",
+            convert::shown(callback)
+        )));
+    }
+    Ok(Some(callback.clone().unbind()))
+}
+
+/// Closes every node, and waits for the threads that are in here without the GIL.
+#[pyfunction]
+pub fn _close_all(py: Python<'_>) {
+    detach::begin_exit();
+    let nodes: Vec<Arc<Handle>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
+    py.detach(|| {
+        for inner in &nodes {
+            inner.node.close();
+        }
+        detach::wait_for_all();
+    });
+    drop(nodes);
+}
+
+/// Marks every node as the parent's, in a forked child; gives the descriptors of their sockets.
+#[pyfunction]
+pub fn _abandon_all() -> Vec<i32> {
+    let mut descriptors = Vec::new();
+    detach::forget_all();
+    // Whoever held it is not in this process.
+    let Some(nodes) = NODES.try_lock() else {
+        return descriptors;
+    };
+    for inner in nodes.iter().filter_map(Weak::upgrade) {
+        if !inner.node.is_closed() {
+            descriptors.extend(inner.node.descriptor());
+            inner.node.abandon();
+        }
+        std::mem::forget(inner);
+    }
+    descriptors
+}
