@@ -33,7 +33,7 @@ static NODES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
 /// The first node that is still open.
 pub fn first_open() -> Option<Arc<Handle>> {
     let nodes = NODES.lock();
-    nodes.iter().filter_map(Weak::upgrade).find(|inner| !inner.node.is_closed())
+    nodes.iter().filter_map(Weak::upgrade).find(|handle| !handle.node.is_closed())
 }
 
 impl Handle {
@@ -51,7 +51,7 @@ impl Handle {
         })?;
         let node = detached(py, || Node::start(address, id, config.clone()))
             .map_err(|error| classes::bind_error(address, &error))?;
-        let inner = Arc::new(Self {
+        let handle = Arc::new(Self {
             node: Arc::new(node),
             config,
             callback: Mutex::new(None),
@@ -66,9 +66,9 @@ impl Handle {
             ));
         }
         nodes.retain(|node| node.strong_count() > 0);
-        nodes.push(Arc::downgrade(&inner));
+        nodes.push(Arc::downgrade(&handle));
         drop(nodes);
-        Ok(inner)
+        Ok(handle)
     }
 
     /// Sets or removes the callback; `None` as the value removes it.
@@ -196,8 +196,8 @@ pub fn _close_all(py: Python<'_>) {
     detach::begin_exit();
     let nodes: Vec<Arc<Handle>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
     py.detach(|| {
-        for inner in &nodes {
-            inner.node.close();
+        for handle in &nodes {
+            handle.node.close();
         }
         detach::wait_for_all();
     });
@@ -213,12 +213,12 @@ pub fn _abandon_all() -> Vec<i32> {
     let Some(nodes) = NODES.try_lock() else {
         return descriptors;
     };
-    for inner in nodes.iter().filter_map(Weak::upgrade) {
-        if !inner.node.is_closed() {
-            descriptors.extend(inner.node.descriptor());
-            inner.node.abandon();
+    for handle in nodes.iter().filter_map(Weak::upgrade) {
+        if !handle.node.is_closed() {
+            descriptors.extend(handle.node.descriptor());
+            handle.node.abandon();
         }
-        std::mem::forget(inner);
+        std::mem::forget(handle);
     }
     descriptors
 }
