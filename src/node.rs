@@ -415,9 +415,12 @@ impl Node {
         self.shared.release_waiters();
         self.shared.link.close();
         self.shared.notify(Notice::Closed);
-        let _ = self.shared.thread_ended.recv_timeout(CLOSE_MAX);
-        // It is not joined: it has nothing left to do but to end.
-        drop(self.thread.lock().take());
+        let has_ended = self.wait_closed(CLOSE_MAX);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread.filter(|_| has_ended) {
+            // It has nothing left to do but to end, and has caught its own panic.
+            let _ = thread.join();
+        }
     }
 
     /// Waits until the node is closed, at most for `patience`; whether it is.
