@@ -14,54 +14,100 @@ macro_rules! config_fields {
         $make! {
             /// Contacts in a bucket, nodes in an answer, and nodes that a lookup ends on. More finds
             /// records more surely and costs more queries. Kademlia's k.
+            ///
+            /// Default 20; 1 to 20.
             k: usize = 20, 1..=20;
             /// Queries of one lookup under way at once. More is faster where nodes are dead or slow
             /// and costs a few queries more. Kademlia's alpha.
+            ///
+            /// Default 3; 1 to 20.
             alpha: usize = 3, 1..=20;
             /// Queries that one lookup may send, retries included, before it ends with what it has.
+            ///
+            /// Default 120; 1 to 10000.
             lookup_queries: usize = 120, 1..=10_000;
             /// Contacts that one lookup keeps in view, the nearest first.
+            ///
+            /// Default 100; 20 to 10000.
             shortlist: usize = 100, 20..=10_000;
             /// Seconds for which an answer to a request is still accepted.
+            ///
+            /// Default 2; 0.01 to 60.
             request_timeout: Duration = Duration::from_secs(2), Duration::from_millis(10)..=Duration::from_secs(60);
             /// The least seconds after which a lookup goes on without an answer that it waits for.
             /// Less is faster past dead nodes and repeats more queries on a loaded machine.
+            ///
+            /// Default 0.05; 0.001 to 10.
             short_wait_min: Duration = Duration::from_millis(50), Duration::from_millis(1)..=Duration::from_secs(10);
             /// The most seconds for which a lookup holds a place for an answer, whatever the round
             /// trips measured; also the wait where nothing is measured yet.
+            ///
+            /// Default 1; 0.001 to 60.
             short_wait_max: Duration = Duration::from_secs(1), Duration::from_millis(1)..=Duration::from_secs(60);
             /// Seconds after which a bucket that no lookup touched is refreshed by one.
+            ///
+            /// Default 900; 1 to 86400.
             bucket_refresh: Duration = Duration::from_secs(900), Duration::from_secs(1)..=Duration::from_secs(86_400);
             /// Seconds for which an announced peer is kept.
+            ///
+            /// Default 1800; 1 to 86400.
             record_life: Duration = Duration::from_secs(1_800), Duration::from_secs(1)..=Duration::from_secs(86_400);
             /// Topics that this node stores; when full, the one farthest from its id goes.
+            ///
+            /// Default 10000; 1 to 10000000.
             topics: usize = 10_000, 1..=10_000_000;
             /// Peers stored of one topic; when full, the oldest goes.
+            ///
+            /// Default 256; 1 to 65536.
             topic_peers: usize = 256, 1..=65_536;
             /// Peers stored in all.
+            ///
+            /// Default 100000; 1 to 100000000.
             records: usize = 100_000, 1..=100_000_000;
             /// Peers stored from one address that is not local.
+            ///
+            /// Default 1000; 1 to 100000000.
             records_per_ip: usize = 1_000, 1..=100_000_000;
             /// Peers in one answer, a random sample where more are stored.
+            ///
+            /// Default 64; 1 to 128.
             reply_peers: usize = 64, 1..=128;
             /// Peers that one lookup collects before it takes no more.
+            ///
+            /// Default 4096; 1 to 1000000.
             lookup_peers: usize = 4_096, 1..=1_000_000;
             /// Senders of requests that wait to be asked whether they are there.
+            ///
+            /// Default 256; 1 to 65536.
             candidates: usize = 256, 1..=65_536;
             /// Candidates asked in any one second, local addresses not counted.
+            ///
+            /// Default 10; 1 to 1000.
             candidate_pings: usize = 10, 1..=1_000;
             /// Contacts that wait beside each full bucket for a place in it.
+            ///
+            /// Default 10; 0 to 100.
             replacements: usize = 10, 0..=100;
             /// Requests of this node that may wait for an answer at once.
+            ///
+            /// Default 16384; 16 to 1000000.
             open_requests: usize = 16_384, 16..=1_000_000;
             /// Lookups, pings and joins under way at once; one more is refused.
+            ///
+            /// Default 4096; 1 to 1000000.
             operations: usize = 4_096, 1..=1_000_000;
             /// Packets that wait for a slow callback before the oldest is dropped.
+            ///
+            /// Default 8192; 1 to 1000000.
             callback_queue: usize = 8_192, 1..=1_000_000;
             /// Bytes of socket receive buffer to ask the system for; it may give less.
+            ///
+            /// Default 4194304; 1024 to 1073741824.
             receive_buffer: usize = 4 << 20, 1_024..=1 << 30;
             /// With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
             /// a token, answers without a transaction id): `"local"`, `"never"` or `"always"`.
+            ///
+            /// Default "local".
             legacy: Legacy = Legacy::Local, Legacy::Local..=Legacy::Always;
         }
     };

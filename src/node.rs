@@ -384,6 +384,11 @@ impl Node {
         notices.receiver.recv().unwrap_or(Notice::Closed)
     }
 
+    /// Tells a line that is worth being logged.
+    pub fn log(&self, level: Level, text: String) {
+        self.shared.log(level, text);
+    }
+
     /// Forgets the packets that wait.
     pub fn forget_packets(&self) {
         let Some(notices) = self.shared.notices.get() else {
@@ -635,11 +640,11 @@ impl State {
                 }
                 Event::Joined(contacts) => news.notices.push(Notice::Log {
                     level: Level::Info,
-                    text: format!("joined, {contacts} contacts"),
+                    text: format!("joined; contacts: {contacts}"),
                 }),
-                Event::Alone(wait) => news.notices.push(Notice::Log {
+                Event::Alone { seeds, wait } => news.notices.push(Notice::Log {
                     level: Level::Warn,
-                    text: format!("no bootstrap contact answers; next try in {wait:?}"),
+                    text: format!("none of {seeds:?} answers; next try in {wait:?}"),
                 }),
             }
         }

@@ -83,9 +83,14 @@ def install_hooks() -> None:
         import atexit
 
         register = atexit.register
-    register(_core._close_all)
+    register(_close_all)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _close_all() -> None:
+    daemons = [thread.ident for thread in threading.enumerate() if thread.daemon]
+    _core._close_all([ident for ident in daemons if ident is not None])
 
 
 def _leave_to_parent() -> None:

@@ -52,7 +52,8 @@ class Swarm:
 
     Any number of them live in one process. Every method is safe from any thread. A blocking one
     releases the GIL, answers Ctrl-C, and ends with `ClosedError` when the node is closed; its
-    `timeout` is seconds, or None for as long as the work takes.
+    `timeout` is seconds, or None for as long as the work takes. Every node is closed when the main
+    thread ends, so keep it alive (`thread.join()`) while other threads need one.
 
     Args:
         port: the UDP port to bind to; 0 lets the system choose.
@@ -91,11 +92,10 @@ class Swarm:
         node_id: Buffer | None = None,
         config: Config | None = None,
     ) -> None:
-        self._node = _core.Node(port, host, _contacts(bootstrap), node_id, config)
         from kadepy import _runtime
 
-        if _runtime.wants_log():
-            self._node.report()
+        logs = _runtime.wants_log()
+        self._node = _core.Node(port, host, _contacts(bootstrap), node_id, config, logs)
 
     @property
     def id(self) -> bytes:
@@ -114,7 +114,7 @@ class Swarm:
 
     @property
     def address(self) -> tuple[str, int]:
-        """`host` and `port`."""
+        """`host` and `port`. "0.0.0.0" stands for every interface: no address to contact it at."""
         return (self._node.host, self._node.port)
 
     @property
@@ -228,7 +228,8 @@ class Swarm:
             timeout: seconds; when they are over, the confirmations so far count.
 
         Returns:
-            How many nodes confirmed that they store it.
+            How many nodes confirmed that they store it. After 0 nobody can find it: announce again
+            when others are there.
         """
         return self._node.announce_peer(topic, port, timeout)
 
@@ -316,7 +317,7 @@ class Swarm:
         self._node.set_callback(fn)
 
     def nodes(self) -> list[Node]:
-        """The contacts in the routing table, the farthest from this node's id first."""
+        """The contacts in the routing table, by bucket, the farthest bucket first."""
         return self._node.nodes()
 
     def dump_table(self) -> None:

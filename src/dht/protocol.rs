@@ -130,8 +130,13 @@ pub enum Event {
     },
     /// The node has joined through its home contacts and lists so many contacts.
     Joined(usize),
-    /// The node has tried to join and knows nobody still; it tries again after so long.
-    Alone(Duration),
+    /// The node has tried to join and knows nobody still.
+    Alone {
+        /// The contacts that it was made with.
+        seeds: Vec<Endpoint>,
+        /// It tries again after so long.
+        wait: Duration,
+    },
 }
 
 impl Engine {

@@ -85,6 +85,7 @@ impl From<CommandError> for PyErr {
     fn from(error: CommandError) -> Self {
         Python::attach(|py| match error {
             CommandError::Closed if detach::is_exiting() => {
+                detach::stay_if_daemon(py);
                 closed_error(py, "the node is closed, for the interpreter is shutting down".into())
             }
             CommandError::Closed | CommandError::Forked | CommandError::Ended => {

@@ -112,12 +112,12 @@ fn integer_in(
 
 /// A port that something can be sent to.
 pub fn port(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u16> {
-    integer_in(name, "a port, an int from 1 to 65535", value, 1, 65_535).map(|port| port as u16)
+    integer_in(name, "an int from 1 to 65535", value, 1, 65_535).map(|port| port as u16)
 }
 
 /// A port to bind to, where 0 lets the system choose.
 pub fn bind_port(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u16> {
-    integer_in(name, "a port, an int from 0 to 65535", value, 0, 65_535).map(|port| port as u16)
+    integer_in(name, "an int from 0 to 65535", value, 0, 65_535).map(|port| port as u16)
 }
 
 /// A packet's type that belongs to applications.
@@ -239,14 +239,15 @@ pub fn endpoint(
 
 fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
     if endpoint.is_sendable() {
-        Ok(endpoint)
-    } else {
-        Err(value_error(
-            name,
-            "the address of one host",
-            &format!("{:?}", endpoint.ip().to_string()),
-        ))
+        return Ok(endpoint);
     }
+    let ip = endpoint.ip();
+    let expected = if ip.is_unspecified() {
+        "the address of one host, as \"127.0.0.1\" is (every interface is none)"
+    } else {
+        "the address of one host"
+    };
+    Err(value_error(name, expected, &format!("{:?}", ip.to_string())))
 }
 
 /// Host and port of a pair, a Peer or a Node.
@@ -308,7 +309,7 @@ fn target(host: &Bound<'_, PyAny>, port_value: &Bound<'_, PyAny>) -> PyResult<Ta
 
 fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
     let refused =
-        || value_error("bootstrap", "\"host:port\", an IPv6 address in brackets", &shown(text));
+        || value_error("bootstrap", "\"host:port\" (an IPv6 address in brackets)", &shown(text));
     let whole = text.to_str().map_err(|_| refused())?;
     let (host, port_text) = whole.rsplit_once(':').ok_or_else(refused)?;
     let host = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
@@ -321,7 +322,7 @@ fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
         port_text.parse().ok().filter(|&port: &u16| is_number && port > 0).ok_or_else(|| {
             value_error(
                 "port",
-                "a port, an int from 1 to 65535",
+                "an int from 1 to 65535",
                 &format!("{port_text:?} in {}", shown(text)),
             )
         })?;

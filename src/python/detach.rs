@@ -3,12 +3,16 @@
 //!
 //! A thread that comes back for the GIL while the interpreter shuts down is killed inside CPython,
 //! and with Rust frames on its stack that aborts the process. So threads in here are counted; the
-//! exit waits for them, and lets none go without the GIL any more.
+//! exit waits for them, and lets none go without the GIL any more. A daemon thread that would learn
+//! then that its node is closed stays where it is, as it would in any other wait: nobody is
+//! interested in the end of its work, and to print a traceback at that point may abort the process.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
 use crate::node::CommandError;
 
@@ -20,6 +24,7 @@ const EXIT_MAX: Duration = Duration::from_secs(1);
 /// Threads that the exit waits for.
 static PRESENT: AtomicUsize = AtomicUsize::new(0);
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
+static DAEMONS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 /// Runs `work` without the GIL.
 pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
@@ -31,8 +36,12 @@ pub fn detached<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
 /// Runs `work`, which runs Python code; not any more once the interpreter is shutting down, which
 /// would stop this thread in that code, with our frames on its stack.
 pub fn in_python<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
-    let _present = Present::enter();
-    if is_exiting() { Err(CommandError::Closed.into()) } else { work() }
+    let present = Present::enter();
+    if !is_exiting() {
+        return work();
+    }
+    drop(present);
+    Err(CommandError::Closed.into())
 }
 
 /// Calls `step` without the GIL until it gives something; signals are answered in between.
@@ -48,9 +57,29 @@ pub fn wait<T: Send>(
     }
 }
 
-/// From now on nobody goes without the GIL; every node is to be closed.
-pub fn begin_exit() {
+/// `threading.get_ident`.
+pub fn get_ident(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static GET_IDENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    GET_IDENT.import(py, "_thread", "get_ident")
+}
+
+/// From now on nobody goes without the GIL; every node is to be closed. `daemons` are the idents of
+/// the daemon threads.
+pub fn begin_exit(daemons: Vec<u64>) {
+    *DAEMONS.lock() = daemons;
     IS_EXITING.store(true, Ordering::SeqCst);
+}
+
+/// Keeps a daemon thread here until the process is gone, where the interpreter is shutting down.
+pub fn stay_if_daemon(py: Python<'_>) {
+    let me = get_ident(py).and_then(|get_ident| get_ident.call0()?.extract::<u64>());
+    if is_exiting() && me.is_ok_and(|me| DAEMONS.lock().contains(&me)) {
+        py.detach(|| {
+            loop {
+                std::thread::park();
+            }
+        });
+    }
 }
 
 /// Whether the interpreter is shutting down.

@@ -47,6 +47,7 @@ impl Handle {
         static HOOKS: PyOnceLock<()> = PyOnceLock::new();
         HOOKS.get_or_try_init(py, || {
             classes::classes(py)?;
+            detach::get_ident(py)?;
             py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
         })?;
         let node = detached(py, || Node::start(address, id, config.clone()))
@@ -190,10 +191,11 @@ pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny
     Ok(Some(callback.clone().unbind()))
 }
 
-/// Closes every node, and waits for the threads that are in here without the GIL.
+/// Closes every node, and waits for the threads that are in here without the GIL, but not for those
+/// of these idents.
 #[pyfunction]
-pub fn _close_all(py: Python<'_>) {
-    detach::begin_exit();
+pub fn _close_all(py: Python<'_>, daemons: Vec<u64>) {
+    detach::begin_exit(daemons);
     let nodes: Vec<Arc<Handle>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
     py.detach(|| {
         for handle in &nodes {

@@ -30,7 +30,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, config))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, config, logs))]
     fn new(
         py: Python<'_>,
         port: &Bound<'_, PyAny>,
@@ -38,6 +38,7 @@ impl PyNode {
         bootstrap: &Bound<'_, PyAny>,
         node_id: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
+        logs: bool,
     ) -> PyResult<Self> {
         let port = convert::bind_port("port", port)?;
         let mut address = convert::ip("host", host)?;
@@ -56,6 +57,11 @@ impl PyNode {
         };
         let targets = convert::targets(bootstrap, None)?;
         let handle = Handle::start(py, address, id, config)?;
+        if logs {
+            // Before there is anything to tell.
+            handle.ensure_dispatcher(py)?;
+            handle.node.report();
+        }
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&handle.node, targets))?;
         }
@@ -237,13 +243,6 @@ impl PyNode {
 
     fn set_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {
         self.handle.set_callback(callback)
-    }
-
-    /// Sends what is worth a log line to `logging`, from the dispatcher.
-    fn report(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.ensure_dispatcher(py)?;
-        self.handle.node.report();
-        Ok(())
     }
 
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

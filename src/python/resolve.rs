@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
+use log::Level;
 
 use super::convert::Target;
 use crate::node::{CommandError, Node};
@@ -50,10 +51,16 @@ pub fn stay_joined(node: &Arc<Node>, targets: Vec<Target>) -> Result<(), Command
 fn join_when_resolved(node: &Weak<Node>, mut seeds: Vec<Endpoint>, names: &[Target], ipv4: bool) {
     let mut wait = BACKOFF_MIN;
     loop {
-        let found = endpoints(&resolve_all(names.to_vec(), ipv4));
+        let resolved = resolve_all(names.to_vec(), ipv4);
+        let found = endpoints(&resolved);
         let Some(node) = node.upgrade() else {
             return;
         };
+        for (name, error) in
+            resolved.iter().filter_map(|(name, found)| Some((name, found.as_ref().err()?)))
+        {
+            node.log(Level::Warn, format!("cannot join through {name}: {error}"));
+        }
         if !found.is_empty() {
             seeds.extend(found);
             // It fails only where the node is closed.

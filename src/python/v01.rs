@@ -29,7 +29,8 @@ fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
     if let Some(handle) = default_node() {
         return Ok(handle);
     }
-    if let Some(made) = MADE.lock().clone() {
+    let made = MADE.lock().clone();
+    if let Some(made) = made {
         made.node.check_open()?;
     }
     let message = "there is no open node: call create_swarm() or make a Swarm first";

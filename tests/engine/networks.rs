@@ -218,7 +218,7 @@ fn lookups_wait_for_the_join_that_the_node_was_made_with() {
         .unwrap();
     network.run(20 * SECOND);
     assert_eq!(network.take_outcome(b, op), None);
-    assert!(network.events[&b].iter().any(|event| matches!(event, Event::Alone(_))));
+    assert!(network.events[&b].iter().any(|event| matches!(event, Event::Alone { .. })));
 
     network.dead.clear();
     let Outcome::Nodes(found) = network.finish(b, op) else {
@@ -238,7 +238,7 @@ fn a_failed_join_is_tried_again_after_1_2_4_up_to_60_seconds() {
     let waits: Vec<u64> = network.events[&b]
         .iter()
         .filter_map(|event| match event {
-            Event::Alone(wait) => Some(wait.as_secs()),
+            Event::Alone { wait, .. } => Some(wait.as_secs()),
             _ => None,
         })
         .collect();

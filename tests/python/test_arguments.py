@@ -397,3 +397,12 @@ def test_a_peer_may_stand_in_the_place_of_ip_and_port(swarm: Swarm, raw: RawNode
     swarm.send(peer, 20, payload=b"b")
     swarm.send(peer, type=20, payload=b"c")
     assert [raw.receive()[33:] for _ in range(3)] == [b"a", b"b", b"c"]
+
+
+def test_each_tunable_s_documentation_gives_its_default() -> None:
+    config = Config()
+    for name, value in DEFAULTS.items():
+        documented = re.search(r'Default ("?)([\w.]+)\1[;.]', getattr(Config, name).__doc__)
+        assert documented, name
+        assert documented[2] == (value if isinstance(value, str) else f"{value:.10g}"), name
+    assert repr(config) == "Config()"

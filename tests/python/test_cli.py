@@ -186,4 +186,4 @@ def test_the_lines_of_python_that_the_demo_shows_find_a_peer() -> None:
         [sys.executable, "-c", SNIPPET], capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0
-    assert re.fullmatch(r"1 \[Peer\(ip='127\.0\.0\.1', port=\d+\)\]\n", done.stdout)
+    assert re.fullmatch(r"1\n\[Peer\(ip='127\.0\.0\.1', port=\d+\)\]\n", done.stdout)

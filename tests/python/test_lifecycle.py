@@ -360,6 +360,17 @@ def test_a_process_ends_whatever_it_is_in(start: Start, raw: RawNode, how: str) 
         assert (child.wait(3), "panicked" in child.stderr) == (status, False)
 
 
+def test_daemons_that_wait_at_exit_print_nothing(start: Start, raw: RawNode) -> None:
+    script = """
+for _ in range(3):
+    threading.Thread(target=look_up, daemon=True).start()
+started.wait()
+sys.exit(6)
+"""
+    for child in [start(PRELUDE + script, raw.port) for _ in range(8)]:
+        assert (child.wait(3), child.stderr) == (6, "")
+
+
 SIGNALLED = """
 import signal, sys, threading
 from kadepy import Config, Swarm

@@ -3,6 +3,7 @@ whole are left to test_arguments.py and test_main_job.py."""
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -453,3 +454,23 @@ def test_threads_share_an_iterator(make_network: Callable[[int], list[Swarm]]) -
     with ThreadPoolExecutor(4) as pool:
         found = [peer for part in pool.map(lambda _: list(peers), range(4)) for peer in part]
     assert sorted(found) == sorted(other.address for other in others)
+
+
+def test_a_node_logs_that_it_has_joined_or_whom_it_could_not_reach(
+    make_swarm: Callable[..., Swarm],
+    node: ScriptedNode,
+    raw: RawNode,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "kadepy")
+    joined = make_swarm(bootstrap=[node.address])
+    alone = make_swarm(bootstrap=["127.0.0.1:" + str(raw.port)])
+    wait_until(lambda: len(caplog.messages) >= 2)
+    assert f"node on port {joined.port}: joined; contacts: 1" in caplog.messages
+    warnings = [line for line in caplog.messages if f"node on port {alone.port}:" in line]
+    assert f"none of [127.0.0.1:{raw.port}] answers; next try in 1s" in warnings[0]
+
+
+def test_every_interface_is_no_contact(swarm: Swarm) -> None:
+    with pytest.raises(ValueError, match="every interface is none"):
+        swarm.bootstrap(("0.0.0.0", 4000))

@@ -30,8 +30,10 @@ ANNOUNCERS = 3
 CONFIG = Config(k=5)
 SNIPPET = """\
 from kadepy import Swarm, topic
-first = Swarm(); second = Swarm(bootstrap=[("127.0.0.1", first.port)])
-print(second.announce_peer(topic("demo")), first.get_peers(topic("demo")))"""
+first = Swarm(host="127.0.0.1")
+second = Swarm(host="127.0.0.1", bootstrap=[first.address])
+print(second.announce_peer(topic("demo")))
+print(first.get_peers(topic("demo")))"""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -296,12 +298,12 @@ def _story(outcome: Outcome) -> tuple[_Part, ...]:
         ),
         _Part(
             _HOLDER,
-            f"{len(holders)} store it: those with the nearest ids",
+            f"{len(holders)} store it: the {CONFIG.k} with the nearest ids",
             rows=tuple((member, f"stores {len(member.stored)}") for member in holders),
         ),
         _Part(
             _SEARCHER,
-            f"{searcher.number}, the last to join, searched",
+            f"node {searcher.number}, the last to join, searched",
             outcome.search,
             ((searcher, f"found {len(outcome.found)}"),),
         ),

@@ -216,7 +216,7 @@ impl Engine {
             let wait = self.home.backoff.max(BACKOFF_MIN);
             self.home.backoff = (wait * 2).min(BACKOFF_MAX);
             self.home.next_try = now + wait;
-            self.events.push_back(Event::Alone(wait));
+            self.events.push_back(Event::Alone { seeds: self.home.seeds.clone(), wait });
         } else {
             self.home.backoff = BACKOFF_MIN;
             self.home.next_try = now;
