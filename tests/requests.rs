@@ -184,7 +184,7 @@ fn of_a_million_forged_replies_none_is_taken() {
 }
 
 #[test]
-fn at_the_cap_the_request_that_is_late_for_longest_makes_room() {
+fn at_the_cap_the_oldest_late_request_makes_room() {
     let mut requests = Requests::new(&Config { open_requests: 16, ..Config::default() });
     let sent = |n: u64| Request { sent: at(n), ..ping() };
     for n in 0..16 {

@@ -12,9 +12,8 @@ use crate::wire::message::{Contact, Endpoint, Token};
 pub struct Lookup {
     target: NodeId,
     /// The nearest contacts heard of, by distance and then address; at most `shortlist_max`. Each
-    /// address stands there once, so that whoever names made-up ids aims no more than one query and
-    /// its repetition at it; an id may stand there with several, so that whoever names a wrong one
-    /// does not hide the node.
+    /// address stands there once, so that whoever names made-up ids aims no crowd of queries at it;
+    /// an id may stand there with several, so that whoever names a wrong one does not hide the node.
     shortlist: Vec<Candidate>,
     /// Queries sent, repeated ones included.
     queries: usize,
@@ -28,6 +27,8 @@ struct Candidate {
     distance: Distance,
     contact: Contact,
     state: State,
+    /// Another id that was named at the same address, for which it is asked if this one fails.
+    other: Option<NodeId>,
 }
 
 impl Candidate {
@@ -79,10 +80,7 @@ impl Lookup {
 
     /// Takes note of a contact that somebody named, or that the own table lists.
     pub fn add(&mut self, contact: Contact) {
-        let has_answered = |known: &Candidate| {
-            known.contact.id == contact.id && matches!(known.state, State::Answered { .. })
-        };
-        if !self.shortlist.iter().any(has_answered) {
+        if self.answered_at(&contact.id).is_none() {
             self.insert(contact, State::Fresh);
         }
     }
@@ -104,29 +102,37 @@ impl Lookup {
         Some(Query { contact: candidate.contact, is_retry })
     }
 
-    /// Notes an answer of `contact`, whatever was thought of it before.
+    /// Notes an answer of `contact`, whatever was thought of it before. Whoever answered first under
+    /// an id keeps it.
     pub fn answered(&mut self, contact: Contact, token: Option<Token>) {
         let Contact { id, endpoint } = contact;
+        if self.answered_at(&id).is_some_and(|first| first != endpoint) {
+            return self.failed(&contact);
+        }
         self.shortlist.retain(|known| known.contact.id != id && known.contact.endpoint != endpoint);
         self.insert(contact, State::Answered { token });
     }
 
     /// Notes that the short wait for `contact` is over.
     pub fn late(&mut self, contact: &Contact) {
-        if let Ok(at) = self.find(contact) {
-            let state = &mut self.shortlist[at].state;
-            match state {
-                State::Waiting { is_retry: false } => *state = State::Late,
-                State::Waiting { is_retry: true } => *state = State::Failed,
-                _ => {}
-            }
+        let Ok(at) = self.find(contact) else {
+            return;
+        };
+        match self.shortlist[at].state {
+            State::Waiting { is_retry: false } => self.shortlist[at].state = State::Late,
+            State::Waiting { is_retry: true } => self.failed(contact),
+            _ => {}
         }
     }
 
     /// Notes that `contact` could not or would not answer.
     pub fn failed(&mut self, contact: &Contact) {
-        if let Ok(at) = self.find(contact) {
-            self.shortlist[at].state = State::Failed;
+        let Ok(at) = self.find(contact) else {
+            return;
+        };
+        self.shortlist[at].state = State::Failed;
+        if let Some(id) = self.shortlist[at].other.take() {
+            self.add(Contact { id, ..*contact });
         }
     }
 
@@ -176,14 +182,25 @@ impl Lookup {
         self.shortlist.binary_search_by_key(&key, Candidate::key)
     }
 
+    /// Where somebody answered under this id.
+    fn answered_at(&self, id: &NodeId) -> Option<Endpoint> {
+        let has_answered = |known: &&Candidate| {
+            known.contact.id == *id && matches!(known.state, State::Answered { .. })
+        };
+        self.shortlist.iter().find(has_answered).map(|known| known.contact.endpoint)
+    }
+
     fn insert(&mut self, contact: Contact, state: State) {
-        // An address at which nobody answered to one id may still be that of another.
         let holder =
             self.shortlist.iter().position(|known| known.contact.endpoint == contact.endpoint);
         if let Some(at) = holder {
-            if !matches!(self.shortlist[at].state, State::Failed)
-                || self.shortlist[at].contact == contact
-            {
+            let known = &mut self.shortlist[at];
+            if known.contact == contact {
+                return;
+            }
+            // Whoever names a made-up id at an address does not hide the node that is there.
+            if !matches!(known.state, State::Failed) {
+                known.other.get_or_insert(contact.id);
                 return;
             }
             self.shortlist.remove(at);
@@ -191,11 +208,8 @@ impl Lookup {
         let Err(at) = self.find(&contact) else {
             return;
         };
-        if at >= self.shortlist_max {
-            return;
-        }
         let distance = self.target.distance(&contact.id);
-        self.shortlist.insert(at, Candidate { distance, contact, state });
+        self.shortlist.insert(at, Candidate { distance, contact, state, other: None });
         self.shortlist.truncate(self.shortlist_max);
     }
 

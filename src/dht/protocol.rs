@@ -592,7 +592,7 @@ impl Engine {
         })
     }
 
-    /// The nodes that `reply` lists and that are worth asking, each id once.
+    /// The nodes that `reply` lists and that are worth asking, each id and each address once.
     fn believable<'a>(
         &self,
         from: Endpoint,
@@ -601,7 +601,8 @@ impl Engine {
         let has_trailer = reply.trailer.is_some();
         let listed = &reply.nodes[..reply.nodes.len().min(MAX_CLOSEST)];
         let is_first = |(at, node): &(usize, &Contact)| {
-            listed[..*at].iter().all(|earlier| earlier.id != node.id)
+            let mut earlier = listed[..*at].iter();
+            earlier.all(|other| other.id != node.id && other.endpoint != node.endpoint)
         };
         listed.iter().enumerate().filter(is_first).map(|(_, node)| *node).filter(move |node| {
             ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)

@@ -162,7 +162,7 @@ impl Requests {
     }
 
     /// Notes that `request` goes out under `txid`, which is fresh; `known_rtt` is its contact's,
-    /// where measured. At the cap, the one that is late for longest is given up for it.
+    /// where measured. At the cap, the oldest of those that are late is given up for it.
     ///
     /// # Errors
     ///

@@ -110,8 +110,8 @@ impl Table {
         self.insert(Entry::new(now, contact, round_trip))
     }
 
-    /// Notes that `contact` left a question and its repetition unanswered, of which the first went
-    /// at `asked`. If it answered another since, that counts for more.
+    /// Notes that `contact` left a question and its repetition unanswered, which went at `asked`. If
+    /// it answered another since, that counts for more.
     pub fn failed(&mut self, now: Time, contact: &Contact, asked: Time) {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];

@@ -36,7 +36,7 @@ pub trait Host: Send + Sync + 'static {
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
 
-    /// The socket was lost (`Err`: and binding it again failed), or is there again.
+    /// The socket was lost, could not be bound again, or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
 
     /// The thread has ended, by itself only through a bug.

@@ -127,6 +127,11 @@ impl Deadline {
         Self(timeout.map(|timeout| now() + timeout))
     }
 
+    /// The earlier one of this and `patience` from now.
+    pub fn no_later_than(self, patience: Duration) -> Self {
+        Self::after(Some(self.left().map_or(patience, |left| left.min(patience))))
+    }
+
     pub fn left(self) -> Option<Duration> {
         self.0.map(|at| at.saturating_duration_since(now()))
     }

@@ -81,8 +81,12 @@ impl Handle {
         if is_set {
             self.ensure_dispatcher(py)?;
         }
-        let former = std::mem::replace(&mut *self.callback.lock(), callback);
-        self.node.observe(is_set)?;
+        let mut slot = self.callback.lock();
+        let former = std::mem::replace(&mut *slot, callback);
+        // Under the same lock, so that no other thread's call comes between.
+        let observed = self.node.observe(is_set);
+        drop(slot);
+        observed?;
         if !is_set {
             // They are not for the one that may be set next.
             self.node.forget_packets();

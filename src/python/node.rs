@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
@@ -20,6 +21,9 @@ use crate::dht::protocol::{Outcome, Refusal, SeedState};
 use crate::dht::requests::Question;
 use crate::node::{CommandError, Node, Pending, Reply};
 use crate::wire::message::{Endpoint, Kind};
+
+/// How long a join asks addresses alone where there are names too.
+const NAMES_AFTER: Duration = Duration::from_secs(1);
 
 /// One DHT node: a UDP socket, its thread and a routing table. `kadepy.Swarm` is its public face.
 #[pyclass(frozen, name = "Node", module = "kadepy._core")]
@@ -106,10 +110,11 @@ impl PyNode {
         let deadline = Deadline::after(timeout);
         let ipv4 = node.address().is_ipv4();
         let (literal, names) = resolve::split(targets);
-        // Names resolve while the addresses are asked, and are asked where those stay silent.
+        // Names resolve while the addresses are asked, and join them where those stay silent.
         let resolving = (!names.is_empty()).then(|| resolve::resolve(names.clone(), ipv4));
         let mut tried = resolve::resolve_all(literal, ipv4);
-        if let Some(contacts) = self.join(py, resolve::endpoints(&tried), deadline)? {
+        let first = if names.is_empty() { deadline } else { deadline.no_later_than(NAMES_AFTER) };
+        if let Some(contacts) = self.join(py, resolve::endpoints(&tried), first)? {
             return Ok(contacts);
         }
         if let Some(resolving) = resolving {
@@ -122,10 +127,10 @@ impl PyNode {
             })?;
             let unresolved = |name| (name, Err("its name did not resolve in time".to_owned()));
             let resolved = resolved.unwrap_or_else(|| names.into_iter().map(unresolved).collect());
-            if let Some(contacts) = self.join(py, resolve::endpoints(&resolved), deadline)? {
+            tried.extend(resolved);
+            if let Some(contacts) = self.join(py, resolve::endpoints(&tried), deadline)? {
                 return Ok(contacts);
             }
-            tried.extend(resolved);
         }
         let reasons: Vec<String> = tried.iter().map(|entry| reason(entry, node)).collect();
         let message = format!("no bootstrap contact answered: {}", reasons.join("; "));

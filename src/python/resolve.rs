@@ -75,7 +75,7 @@ fn join_when_resolved(node: &Weak<Node>, mut seeds: Vec<Endpoint>, names: &[Targ
 }
 
 fn on_a_thread(work: impl FnOnce() + Send + 'static) {
-    // Where there is no thread to be had, nothing is resolved, and lookups say that nobody is known.
+    // Where there is no thread to be had, nothing is resolved, and lookups wait for their timeout.
     let _ = std::thread::Builder::new().name("kadepy-resolver".into()).spawn(work);
 }
 

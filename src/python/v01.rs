@@ -1,7 +1,7 @@
 //! v0.1's functions, which act on one node for the whole process: the one that `create_swarm` made
 //! last, else the first `Swarm` that is still open.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -19,6 +19,8 @@ use crate::dht::requests::Question;
 static MADE: Mutex<Option<Arc<Handle>>> = Mutex::new(None);
 /// The process's callback, which the default node gets, whichever that is.
 static CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
+/// The node that has it.
+static HOLDER: Mutex<Weak<Handle>> = Mutex::new(Weak::new());
 
 fn default_node() -> Option<Arc<Handle>> {
     let made = MADE.lock().clone();
@@ -27,6 +29,7 @@ fn default_node() -> Option<Arc<Handle>> {
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
     if let Some(handle) = default_node() {
+        adopt(py, &handle)?;
         return Ok(handle);
     }
     let made = MADE.lock().clone();
@@ -37,20 +40,28 @@ fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
     Err(classes::closed_error(py, message.into()))
 }
 
-/// Gives a new node the process's callback, if it is the default node.
+/// Gives the process's callback to `handle`, if that is the default node, and takes it from the node
+/// that had it before.
 pub fn adopt(py: Python<'_>, handle: &Arc<Handle>) -> PyResult<()> {
     let callback = CALLBACK.lock().as_ref().map(|callback| callback.clone_ref(py));
-    match (callback, default_node()) {
-        (Some(callback), Some(default)) if Arc::ptr_eq(&default, handle) => {
-            handle.set_callback(callback.bind(py))
-        }
-        _ => Ok(()),
+    let Some(callback) = callback else {
+        return Ok(());
+    };
+    let is_default = default_node().is_some_and(|default| Arc::ptr_eq(&default, handle));
+    if !is_default || HOLDER.lock().ptr_eq(&Arc::downgrade(handle)) {
+        return Ok(());
     }
+    let former = std::mem::replace(&mut *HOLDER.lock(), Arc::downgrade(handle)).upgrade();
+    if let Some(former) = former.filter(|former| !former.node.is_closed()) {
+        former.set_callback(py.None().bind(py))?;
+    }
+    handle.set_callback(callback.bind(py))
 }
 
 /// Makes the process's node on `port` (0: the system chooses) and closes the one made before.
 ///
-/// Returns the port. Raises OSError where it cannot be bound; then the one made before stays.
+/// Returns the port. Raises OSError where it cannot be bound; then the one made before stays, unless the
+/// port is its own.
 #[pyfunction]
 #[pyo3(signature = (port = None), text_signature = "(port=0)")]
 pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult<u16> {
@@ -70,13 +81,23 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
 
 /// Sets what is called with every packet: `callback(sender_id, msg_type, ip, port, payload)`.
 ///
-/// None removes it. It is the process's: the node that is the default one later gets it too.
+/// None removes it. It is the process's: a node that becomes the default one later takes it over
+/// when it is made, or else at the next call of one of these functions.
 #[pyfunction]
 pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = callback.py();
     let checked = handle::checked_callback(callback)?;
     let former = std::mem::replace(&mut *CALLBACK.lock(), checked);
     drop(former);
-    default_node().map_or(Ok(()), |handle| handle.set_callback(callback))
+    let holder = std::mem::take(&mut *HOLDER.lock()).upgrade();
+    if let Some(holder) = holder.filter(|holder| !holder.node.is_closed()) {
+        holder.set_callback(py.None().bind(py))?;
+    }
+    match default_node() {
+        Some(default) if callback.is_none() => default.set_callback(callback),
+        Some(default) => adopt(py, &default),
+        None => Ok(()),
+    }
 }
 
 /// Sends a PING. The answer comes to the callback.

@@ -374,3 +374,161 @@ fn a_question_that_nobody_waits_for_changes_nothing_when_it_is_not_answered() {
     stage.network.run(HOUR / 12);
     assert!(stage.is_reliable(&contact.id));
 }
+
+#[test]
+fn one_liar_does_not_hide_a_node_by_naming_another_id_at_its_address() {
+    let mut stage = Stage::new(Config::default());
+    let contact = |bit, index| Contact { id: TOPIC.with_flipped_bit(bit), endpoint: public(index) };
+    let (honest, liar, wanted) = (contact(2, 5), contact(3, 6), contact(100, 7));
+    stage.list(honest);
+    stage.list(liar);
+    let op = stage.find_node(TOPIC);
+    let question = stage.sent(liar.endpoint).remove(0);
+    let lie = Contact { id: near(TOPIC, 120, 7), ..wanted };
+    stage.inject(liar.endpoint, &reply(liar.id, &question, &[lie], None));
+    let question = stage.sent(honest.endpoint).remove(0);
+    stage.inject(honest.endpoint, &reply(honest.id, &question, &[wanted], None));
+    while stage.outcome(op).is_none() {
+        stage.network.run(10 * MS);
+        for question in stage.sent(wanted.endpoint) {
+            stage.inject(wanted.endpoint, &reply(wanted.id, &question, &[], None));
+        }
+    }
+    let Some(Outcome::Nodes(found)) = stage.outcome(op) else {
+        panic!("a lookup ends as one");
+    };
+    assert_eq!(found[0], wanted);
+}
+
+#[test]
+fn whoever_answers_second_under_an_id_does_not_displace_the_first() {
+    let mut stage = Stage::new(Config::default());
+    let contact = |bit, index| Contact { id: TOPIC.with_flipped_bit(bit), endpoint: public(index) };
+    let (honest, liar, wanted) = (contact(2, 5), contact(3, 6), contact(100, 7));
+    stage.list(honest);
+    stage.list(liar);
+    let op = stage.find_node(TOPIC);
+    let question = stage.sent(liar.endpoint).remove(0);
+    let lie = Contact { endpoint: public(99), ..wanted };
+    stage.inject(liar.endpoint, &reply(liar.id, &question, &[lie], None));
+    let question = stage.sent(honest.endpoint).remove(0);
+    let unknown = contact(90, 8);
+    stage.inject(honest.endpoint, &reply(honest.id, &question, &[wanted, unknown], None));
+    stage.network.run(10 * MS);
+    for at in [wanted.endpoint, lie.endpoint] {
+        for question in stage.sent(at) {
+            stage.inject(at, &reply(wanted.id, &question, &[], None));
+        }
+    }
+    stage.network.run(60 * SECOND);
+    let Some(Outcome::Nodes(found)) = stage.outcome(op) else {
+        panic!("a lookup ends as one");
+    };
+    assert_eq!(found[0], wanted);
+}
+
+#[test]
+fn a_join_goes_on_through_every_seed_that_answers() {
+    let mut stage = Stage::new(Config::default());
+    let (first, second, far) = (public(2), public(3), public(4));
+    let op = stage
+        .network
+        .command(stage.at, |node, now, out| node.join(now, vec![first, second], None, out))
+        .unwrap();
+    let questions = [stage.sent(first).remove(0), stage.sent(second).remove(0)];
+    stage.inject(first, &reply(NodeId([9; 32]), &questions[0], &[], None));
+    stage.network.run(20 * MS);
+    assert_eq!(stage.outcome(op), None, "the second has its short wait");
+    let listed = Contact { id: near(stage.own, 3, 1), endpoint: far };
+    stage.inject(second, &reply(NodeId([8; 32]), &questions[1], &[listed], None));
+    let question = stage.sent(far).remove(0);
+    stage.inject(far, &reply(listed.id, &question, &[], None));
+    stage.network.run(60 * SECOND);
+    let Some(Outcome::Joined { contacts, .. }) = stage.outcome(op) else {
+        panic!("a join ends as one");
+    };
+    assert_eq!(contacts, 3);
+}
+
+#[test]
+fn seeds_that_come_while_others_are_asked_are_asked_at_once() {
+    let mut stage = Stage::new(Config::default());
+    let (dead, late) = (public(2), public(3));
+    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![dead]));
+    stage.network.run(10 * MS);
+    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![dead, late]));
+    assert_eq!(stage.sent(late).len(), 1);
+}
+
+#[test]
+fn lookups_wait_for_seeds_that_are_still_being_resolved() {
+    let mut stage = Stage::new(Config::default());
+    stage.network.command(stage.at, |node, _, _| node.expect_seeds());
+    let op = stage.find_node(TOPIC);
+    stage.network.run(HOUR);
+    assert_eq!(stage.outcome(op), None);
+    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![]));
+    stage.network.run(SECOND);
+    assert_eq!(stage.outcome(op), Some(Outcome::Nodes(vec![])));
+}
+
+#[test]
+fn a_ping_at_the_cap_takes_an_answer_to_its_repetition() {
+    let mut stage = Stage::new(Config { open_requests: 16, ..Config::default() });
+    let to = public(9);
+    let ping = |stage: &mut Stage, to| {
+        stage.network.command(stage.at, |node, now, out| node.ping(now, to, None, out)).unwrap()
+    };
+    let op = ping(&mut stage, to);
+    stage.network.run(500 * MS);
+    for index in 0..15 {
+        ping(&mut stage, public(10 + index));
+    }
+    stage.network.run(550 * MS);
+    let question = stage.sent(to).pop().expect("the repetition");
+    stage.inject(to, &reply(NodeId([9; 32]), &question, &[], None));
+    assert!(matches!(stage.outcome(op), Some(Outcome::Pong(_))));
+}
+
+#[test]
+fn a_ping_for_which_there_is_no_room_leaves_nothing_behind() {
+    let config = Config { open_requests: 16, operations: 17, ..Config::default() };
+    let mut stage = Stage::new(config);
+    let mut ping =
+        |to| stage.network.command(stage.at, |node, now, out| node.ping(now, to, None, out));
+    assert!((0..16).all(|index| ping(public(10 + index)).is_ok()));
+    assert!((0..10).all(|index| ping(public(50 + index)).is_err()));
+    let found =
+        stage.network.command(stage.at, |node, now, out| node.find_node(now, TOPIC, None, out));
+    assert!(found.is_ok(), "one more operation has room");
+}
+
+#[test]
+fn a_forged_move_of_a_contact_heard_from_lately_causes_no_ping_to_it() {
+    let mut stage = Stage::new(Config::default());
+    let contact = Contact { id: near(stage.own, 2, 1), endpoint: public(2) };
+    stage.list(contact);
+    stage.network.run(59 * SECOND);
+    stage.inject(public(3), &ping(contact.id));
+    assert_eq!(stage.sent(contact.endpoint), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_lookup_takes_no_more_peers_than_its_cap() {
+    let mut stage = Stage::new(Config { lookup_peers: 10, ..Config::default() });
+    let contact = Contact { id: near(TOPIC, 2, 1), endpoint: public(2) };
+    stage.list(contact);
+    let op = stage
+        .network
+        .command(stage.at, |node, now, out| node.get_peers(now, TOPIC, None, out))
+        .unwrap();
+    let question = stage.sent(contact.endpoint).remove(0);
+    let mut lists = Lists::default();
+    let txid = native::decode(&question, &mut lists).unwrap().txid();
+    let peers: Vec<Endpoint> = (1..=30).map(public).collect();
+    let trailer = Trailer { txid, ..Trailer::default() };
+    let body = Body::Peers { topic: TOPIC };
+    let answer = Message { peers: &peers, ..Message::new(contact.id, body, Some(trailer)) };
+    stage.inject(contact.endpoint, &bytes(&answer));
+    assert_eq!(stage.network.peers(stage.at, op).len(), 10);
+}

@@ -474,3 +474,10 @@ def test_a_node_logs_that_it_has_joined_or_whom_it_could_not_reach(
 def test_every_interface_is_no_contact(swarm: Swarm) -> None:
     with pytest.raises(ValueError, match="every interface is none"):
         swarm.bootstrap(("0.0.0.0", 4000))
+
+
+def test_names_are_asked_beside_an_address_that_is_silent(
+    swarm: Swarm, node: ScriptedNode, raw: RawNode
+) -> None:
+    silent = ("127.0.0.1", raw.port)
+    assert swarm.bootstrap([silent, ("localhost", node.port)], timeout=4) == 1

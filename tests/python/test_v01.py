@@ -384,3 +384,35 @@ with Swarm() as other, Swarm(host="127.0.0.1") as asker:
 """)
     assert child.line() == "True True"
     assert child.wait() == 0
+
+
+CALLBACK_MOVES = """
+import threading
+import kadepy
+from kadepy import Swarm
+
+kinds = []
+arrived = threading.Semaphore(0)
+
+def callback(sender_id, msg_type, ip, port, payload):
+    kinds.append(msg_type)
+    arrived.release()
+
+kadepy.set_callback(callback)
+with Swarm(host="127.0.0.1") as other, Swarm(host="127.0.0.1") as sender:
+    port = kadepy.create_swarm()
+    sender.send(*other.address, 20, b"to one that is not the default any more")
+    sender.send("127.0.0.1", port, 21, b"to the default")
+    arrived.acquire(timeout=10)
+    kadepy.set_callback(None)
+    sender.send("127.0.0.1", port, 22, b"to nobody")
+    sender.ping("127.0.0.1", port)
+    sender.ping(other.address)
+print(kinds)
+"""
+
+
+def test_one_node_at_a_time_has_the_process_s_callback(start: Callable[..., Child]) -> None:
+    child = start(CALLBACK_MOVES)
+    assert child.line() == "[21]"
+    assert child.wait() == 0

@@ -20,9 +20,11 @@ pub enum SeedState {
     Unasked,
     /// No answer yet.
     Asking,
+    /// No answer within the short wait; it is asked once more.
+    Late,
     /// It answered.
     Answered,
-    /// It did not answer, twice.
+    /// It did not answer, twice; or it cannot be asked.
     Silent,
 }
 
@@ -94,11 +96,15 @@ impl Engine {
         self.home.is_expected = true;
     }
 
-    /// Joins through `seeds` at the next tick, and again whenever the node knows nobody.
+    /// Joins through `seeds` at the next tick if the node knows nobody, and again whenever it does not.
     pub fn stay_joined(&mut self, now: Time, seeds: Vec<Endpoint>) {
         self.home.is_expected = false;
         self.home.seeds = seeds;
         self.home.next_try = now;
+        // One that is under way does not know them.
+        if let Some(join) = self.home.join.take() {
+            self.remove(join);
+        }
     }
 }
 
@@ -110,7 +116,8 @@ impl Engine {
             let Some(Join { seeds, .. }) = self.lookup(op).and_then(LookupTask::join) else {
                 return;
             };
-            let asking = seeds.iter().filter(|(_, state)| *state == SeedState::Asking).count();
+            let is_open = |state| matches!(state, SeedState::Asking | SeedState::Late);
+            let asking = seeds.iter().filter(|(_, state)| is_open(*state)).count();
             let unasked = seeds.iter_mut().find(|(_, state)| *state == SeedState::Unasked);
             let Some((to, state)) = unasked.filter(|_| asking < GREETINGS) else {
                 return;
@@ -226,11 +233,13 @@ impl Engine {
 }
 
 impl Join {
-    /// Whether its lookup may be over: not before a seed has answered or all are silent, and only
-    /// once.
+    /// Whether its lookup may be over: once, when each seed has had its short wait, and one has
+    /// answered or all are silent.
     pub(super) fn may_conclude(&self) -> bool {
         let mut states = self.seeds.iter().map(|(_, state)| *state);
+        let is_open = |state| matches!(state, SeedState::Unasked | SeedState::Asking);
         self.to_refresh.is_none()
+            && !states.clone().any(is_open)
             && (states.clone().any(|state| state == SeedState::Answered)
                 || states.all(|state| state == SeedState::Silent))
     }

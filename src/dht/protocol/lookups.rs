@@ -262,11 +262,11 @@ impl Engine {
             }
             // A seed, whose id is not known before it answers.
             (_, None) => {
-                if request.is_retry || !self.ask(request.repeated(now), out) {
-                    self.settle_seed(op, request.to, SeedState::Silent);
-                    self.greet(now, op, out);
-                    self.advance(now, op, out);
-                }
+                let is_repeated = !request.is_retry && self.ask(request.repeated(now), out);
+                let settled = if is_repeated { SeedState::Late } else { SeedState::Silent };
+                self.settle_seed(op, request.to, settled);
+                self.greet(now, op, out);
+                self.advance(now, op, out);
             }
         }
     }

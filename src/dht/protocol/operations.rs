@@ -177,11 +177,13 @@ impl Engine {
     ) {
         match self.operations.get(&op).map(|operation| &operation.task) {
             None => {}
-            Some(&Task::Ping { attempts, .. }) => {
-                let is_sent = attempts < PING_ATTEMPTS && self.ask(request.repeated(now), out);
+            Some(&Task::Ping { attempts, .. }) if attempts >= PING_ATTEMPTS => {}
+            Some(Task::Ping { .. }) => {
+                // Counted first: at the cap it may itself be given up for its repetition.
                 if let Some(Task::Ping { attempts, .. }) = self.task(op) {
-                    *attempts += u8::from(is_sent);
+                    *attempts += 1;
                 }
+                self.ask(request.repeated(now), out);
             }
             Some(Task::Introduction { .. }) if request.is_retry => {}
             Some(Task::Introduction { .. }) => {

@@ -88,7 +88,7 @@ pub struct Counters {
     pub refused: [u64; Refusal::ALL.len()],
     /// Requests sent.
     pub requests: u64,
-    /// Requests that no answer came to in time.
+    /// Requests that no answer came to in time; those given up at the cap are not counted.
     pub timeouts: u64,
     /// Lookups begun, refreshes included.
     pub lookups: u64,
