@@ -260,29 +260,42 @@ fn an_answer_cut_to_the_allowance_is_a_random_sample() {
     assert_eq!(named.len(), 64);
 }
 
-#[test]
-fn one_liar_does_not_hide_a_node_from_a_lookup() {
+/// What a lookup finds nearest when a liar names `lie` of a node, and then an honest node names it.
+fn nearest_beside_a_liar(lie: impl FnOnce(Contact) -> Contact) -> (Contact, Contact) {
     let mut stage = Stage::new(Config::default());
     let contact = |bit, index| Contact { id: TOPIC.with_flipped_bit(bit), endpoint: public(index) };
     let (honest, liar, wanted) = (contact(2, 5), contact(3, 6), contact(100, 7));
     stage.list(honest);
     stage.list(liar);
     let op = stage.find_node(TOPIC);
-    let question = stage.sent(liar.endpoint).remove(0);
-    let lie = Contact { endpoint: public(99), ..wanted };
-    stage.inject(liar.endpoint, &reply(liar.id, &question, &[lie], None));
-    let question = stage.sent(honest.endpoint).remove(0);
-    stage.inject(honest.endpoint, &reply(honest.id, &question, &[wanted], None));
-    while stage.outcome(op).is_none() {
-        stage.network.run(10 * MS);
+    for (who, named) in [(liar, lie(wanted)), (honest, wanted)] {
+        let question = stage.sent(who.endpoint).remove(0);
+        stage.inject(who.endpoint, &reply(who.id, &question, &[named], None));
+    }
+    loop {
+        match stage.outcome(op) {
+            Some(Outcome::Nodes(found)) => return (found[0], wanted),
+            Some(other) => panic!("a lookup ends as one, not as {other:?}"),
+            None => stage.network.run(10 * MS),
+        }
         for question in stage.sent(wanted.endpoint) {
             stage.inject(wanted.endpoint, &reply(wanted.id, &question, &[], None));
         }
     }
-    let Some(Outcome::Nodes(found)) = stage.outcome(op) else {
-        panic!("a lookup ends as one");
-    };
-    assert_eq!(found[0], wanted);
+}
+
+#[test]
+fn one_liar_does_not_hide_a_node_by_naming_another_address_for_it() {
+    let (found, wanted) =
+        nearest_beside_a_liar(|wanted| Contact { endpoint: public(99), ..wanted });
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn one_liar_does_not_hide_a_node_by_naming_another_id_at_its_address() {
+    let (found, wanted) =
+        nearest_beside_a_liar(|wanted| Contact { id: near(TOPIC, 120, 7), ..wanted });
+    assert_eq!(found, wanted);
 }
 
 #[test]
@@ -373,31 +386,6 @@ fn a_question_that_nobody_waits_for_changes_nothing_when_it_is_not_answered() {
     });
     stage.network.run(HOUR / 12);
     assert!(stage.is_reliable(&contact.id));
-}
-
-#[test]
-fn one_liar_does_not_hide_a_node_by_naming_another_id_at_its_address() {
-    let mut stage = Stage::new(Config::default());
-    let contact = |bit, index| Contact { id: TOPIC.with_flipped_bit(bit), endpoint: public(index) };
-    let (honest, liar, wanted) = (contact(2, 5), contact(3, 6), contact(100, 7));
-    stage.list(honest);
-    stage.list(liar);
-    let op = stage.find_node(TOPIC);
-    let question = stage.sent(liar.endpoint).remove(0);
-    let lie = Contact { id: near(TOPIC, 120, 7), ..wanted };
-    stage.inject(liar.endpoint, &reply(liar.id, &question, &[lie], None));
-    let question = stage.sent(honest.endpoint).remove(0);
-    stage.inject(honest.endpoint, &reply(honest.id, &question, &[wanted], None));
-    while stage.outcome(op).is_none() {
-        stage.network.run(10 * MS);
-        for question in stage.sent(wanted.endpoint) {
-            stage.inject(wanted.endpoint, &reply(wanted.id, &question, &[], None));
-        }
-    }
-    let Some(Outcome::Nodes(found)) = stage.outcome(op) else {
-        panic!("a lookup ends as one");
-    };
-    assert_eq!(found[0], wanted);
 }
 
 #[test]
