@@ -1,6 +1,6 @@
 //! Every limit of a node: its unit, its default, what it is for and which values it takes.
 //!
-//! The list stands once, in [`config_fields`]; the struct here and the Python class are both made
+//! The list stands once, in `config_fields`; the struct here and the Python class are both made
 //! from it.
 
 use std::ops::RangeInclusive;

@@ -1,5 +1,6 @@
 //! The engine: one DHT node as a state machine over the parts beside it. It decides everything
-//! and does no I/O; what callers start stands in [`operations`], [`lookups`] and [`joins`].
+//! and does no I/O; what callers start stands beside it, in `operations`,
+//! `lookups` and `joins`.
 
 mod joins;
 mod lookups;
