@@ -520,3 +520,16 @@ fn a_lookup_takes_no_more_peers_than_its_cap() {
     stage.inject(contact.endpoint, &bytes(&answer));
     assert_eq!(stage.network.peers(stage.at, op).len(), 10);
 }
+
+#[test]
+fn a_node_that_waits_for_a_place_is_not_asked_again_when_it_asks() {
+    let mut stage = Stage::new(Config { k: 1, ..Config::default() });
+    let contact =
+        |salt| Contact { id: near(stage.own, 0, salt), endpoint: public(10 + u32::from(salt)) };
+    let (listed, waiting) = (contact(1), contact(2));
+    stage.list(listed);
+    stage.meet(waiting);
+    assert!(!stage.is_reliable(&waiting.id), "it has no place");
+    let answers = stage.inject(waiting.endpoint, &ping(waiting.id));
+    assert_eq!(answers.len(), 1, "a PONG alone: two such nodes would ask each other for ever");
+}

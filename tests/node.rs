@@ -1,0 +1,97 @@
+//! A running node from Rust: what its handle refuses, and what it leaves behind.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use kadepy::Config;
+use kadepy::dht::protocol::Outcome;
+use kadepy::node::{CommandError, Node, Notice, Reply};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn node() -> Node {
+    let address = "127.0.0.1:0".parse().expect("an address");
+    Node::start(address, None, Config::default()).expect("loopback has a port to give")
+}
+
+#[test]
+fn an_impossible_configuration_is_refused() {
+    let config = Config { k: 60, ..Config::default() };
+    let refused = Node::start("127.0.0.1:0".parse().unwrap(), None, config).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert_eq!(refused.to_string(), "k must be from 1 to 20, got 60");
+}
+
+#[test]
+fn a_payload_that_fits_no_packet_is_refused() {
+    let (node, other) = (node(), node());
+    assert_eq!(node.send(other.address().into(), 20, &[0; 1_100]), Ok(()));
+    let refused = node.send(other.address().into(), 20, &[0; 1_101]);
+    assert!(matches!(refused, Err(CommandError::TooLong(_))));
+}
+
+#[test]
+fn a_closed_node_refuses_commands_and_frees_its_port() {
+    let closed = node();
+    let address = closed.address();
+    closed.close();
+    assert!(matches!(closed.ping(address.into(), None), Err(CommandError::Closed)));
+    assert!(Node::start(address, None, Config::default()).is_ok());
+}
+
+#[test]
+fn who_waits_is_released_by_a_close() {
+    let (node, other) = (node(), node());
+    other.close();
+    let pending = node.ping(other.address().into(), None).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| pending.wait(PATIENCE));
+        node.close();
+        assert_eq!(waiter.join().unwrap(), Err(CommandError::Closed));
+    });
+}
+
+#[test]
+fn an_operation_gives_nothing_after_its_end() {
+    let (node, other) = (node(), node());
+    let pending = node.ping(other.address().into(), Some(PATIENCE)).unwrap();
+    assert!(matches!(pending.wait(PATIENCE), Ok(Some(Reply::Done(Outcome::Pong(_))))));
+    assert_eq!(pending.wait(PATIENCE), Err(CommandError::Ended));
+}
+
+#[test]
+fn packets_become_notices_and_the_close_the_last_one() {
+    let (node, other) = (node(), node());
+    node.open_notices(10);
+    node.observe(true).unwrap();
+    other.send(node.address().into(), 20, b"hello").unwrap();
+    let Notice::Packet { from, datagram } = node.wait_notice() else {
+        panic!("no packet");
+    };
+    assert_eq!((from, &datagram[33..]), (other.address().into(), &b"hello"[..]));
+    node.close();
+    assert!(matches!(node.wait_notice(), Notice::Closed));
+}
+
+#[test]
+fn a_queue_of_notices_that_is_opened_after_the_close_blocks_nobody() {
+    let node = node();
+    node.close();
+    node.open_notices(10);
+    assert!(matches!(node.wait_notice(), Notice::Closed));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn closed_nodes_that_are_kept_hold_no_descriptors() {
+    let held = || {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+        let links = descriptors.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        // Other tests of this process come and go meanwhile: only a trend counts.
+        links.filter(|link| link.to_string_lossy().contains("eventpoll")).count()
+    };
+    let before = held();
+    let closed: Vec<Node> = (0..100).map(|_| node()).collect();
+    closed.iter().for_each(Node::close);
+    assert!(held() < before + 50, "{} more", held() - before);
+}
