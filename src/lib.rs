@@ -19,7 +19,7 @@
 //! use kadepy::node::{Node, Reply};
 //! use kadepy::{Config, NodeId};
 //!
-//! let start = || Node::start("127.0.0.1:0".parse().unwrap(), None, Config::default());
+//! let start = || Node::start(([127, 0, 0, 1], 0).into(), None, Config::default());
 //! let (first, second) = (start()?, start()?);
 //! let topic = NodeId::of_topic(b"chess");
 //! let patience = Duration::from_secs(5);

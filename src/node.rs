@@ -30,16 +30,15 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 ///
 /// ```
 /// use std::time::Duration;
+/// use kadepy::Config;
 /// use kadepy::node::{Node, Reply};
-/// use kadepy::{Config, Endpoint};
 ///
-/// let [a, b] = [(); 2].map(|()| {
-///     Node::start("127.0.0.1:0".parse().unwrap(), None, Config::default()).unwrap()
-/// });
+/// let start = || Node::start(([127, 0, 0, 1], 0).into(), None, Config::default());
+/// let (a, b) = (start()?, start()?);
 /// let answer = a.ping(b.address().into(), Some(Duration::from_secs(2)))?;
 /// assert!(matches!(answer.wait(Duration::from_secs(5)), Ok(Some(Reply::Done(_)))));
 /// a.close();
-/// # Ok::<(), kadepy::node::CommandError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Node {
     shared: Arc<Shared>,
@@ -346,7 +345,9 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn observe(&self, every_packet: bool) -> Result<(), CommandError> {
-        self.shared.command(|state, _, _| state.engine.observe(every_packet))
+        self.check_open()?;
+        self.shared.state.lock().engine.observe(every_packet);
+        Ok(())
     }
 
     /// Opens the queue of notices, for at most `cap` of them.
@@ -642,10 +643,15 @@ impl State {
                     level: Level::Info,
                     text: format!("joined; contacts: {contacts}"),
                 }),
-                Event::Alone { seeds, wait } => news.notices.push(Notice::Log {
-                    level: Level::Warn,
-                    text: format!("none of {seeds:?} answers; next try in {wait:?}"),
-                }),
+                Event::Alone { seeds, wait } => {
+                    let asked = if seeds.is_empty() {
+                        "no contact known before".to_owned()
+                    } else {
+                        format!("none of {seeds:?}")
+                    };
+                    let text = format!("{asked} answers; next try in {wait:?}");
+                    news.notices.push(Notice::Log { level: Level::Warn, text });
+                }
             }
         }
         news

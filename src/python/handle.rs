@@ -195,8 +195,8 @@ pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny
     Ok(Some(callback.clone().unbind()))
 }
 
-/// Closes every node, and waits for the threads that are in here without the GIL, but not for those
-/// of these idents.
+/// Closes every node, and waits for the threads that are in here without the GIL; daemon threads,
+/// which have these idents, are left where they wait.
 #[pyfunction]
 pub fn _close_all(py: Python<'_>, daemons: Vec<u64>) {
     detach::begin_exit(daemons);

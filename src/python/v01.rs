@@ -60,8 +60,8 @@ pub fn adopt(py: Python<'_>, handle: &Arc<Handle>) -> PyResult<()> {
 
 /// Makes the process's node on `port` (0: the system chooses) and closes the one made before.
 ///
-/// Returns the port. Raises OSError where it cannot be bound; then the one made before stays, unless the
-/// port is its own.
+/// Returns the port. Raises OSError where it cannot be bound; then the one made before stays,
+/// unless the port is its own.
 #[pyfunction]
 #[pyo3(signature = (port = None), text_signature = "(port=0)")]
 pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult<u16> {

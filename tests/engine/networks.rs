@@ -114,6 +114,17 @@ fn an_announce_without_a_port_stores_the_source_port() {
     assert_eq!(network.peers(b, op), [b]);
 }
 
+/// The ids that a lookup by the node at `at` gives.
+fn find_node(network: &mut Network, at: Endpoint, target: NodeId) -> Vec<NodeId> {
+    let op = network
+        .command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out))
+        .expect("there is room for an operation");
+    let Outcome::Nodes(found) = network.finish(at, op) else {
+        panic!("a lookup ends as one");
+    };
+    found.iter().map(|node| node.id).collect()
+}
+
 #[test]
 fn two_hundred_nodes_find_exactly_the_twenty_nearest() {
     let mut network = joined(seed(2), 200, public);
@@ -123,13 +134,7 @@ fn two_hundred_nodes_find_exactly_the_twenty_nearest() {
     for index in 0..200 {
         let target = NodeId(network.random());
         let at = public(index);
-        let op = network
-            .command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out))
-            .unwrap();
-        let Outcome::Nodes(found) = network.finish(at, op) else {
-            panic!("no nodes");
-        };
-        let found: Vec<NodeId> = found.iter().map(|node| node.id).collect();
+        let found = find_node(&mut network, at, target);
         exact += usize::from(found == network.truth(&target, at, 20));
     }
     assert!(exact >= 198, "only {exact} of 200 lookups were exact");
@@ -164,13 +169,7 @@ fn lookups_go_around_the_dead_half_of_a_network() {
     for index in (0..100).filter(|index| index % 2 == 0) {
         let target = NodeId(network.random());
         let at = public(index);
-        let op = network
-            .command(at, |node, now, out| node.find_node(now, target, TIMEOUT, out))
-            .unwrap();
-        let Outcome::Nodes(found) = network.finish(at, op) else {
-            panic!("no nodes");
-        };
-        let found: Vec<NodeId> = found.iter().map(|node| node.id).collect();
+        let found = find_node(&mut network, at, target);
         let nearest = network.truth(&target, at, 1);
         assert_eq!(found.first(), nearest.first(), "node {index}");
     }
@@ -329,7 +328,7 @@ fn candidates_are_asked_ten_a_second_and_local_ones_at_once() {
 }
 
 #[test]
-fn two_nodes_that_have_no_place_for_each_other_stay_quiet() {
+fn an_idle_network_is_quiet() {
     let mut network = joined(seed(8), 120, |index| {
         if index < 100 { local(index as u8) } else { Endpoint::new([10, 0, 0, index as u8], 1) }
     });

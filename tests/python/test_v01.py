@@ -338,7 +338,7 @@ def test_nothing_but_the_dump_prints() -> None:
     assert (done.stdout, done.stderr) == (b"", b"")
 
 
-CALLBACK_STAYS = """
+CALLBACK = """
 import threading
 import kadepy
 from kadepy import Swarm
@@ -351,6 +351,9 @@ def callback(sender_id, msg_type, ip, port, payload):
     arrived.release()
 
 kadepy.set_callback(callback)
+"""
+
+CALLBACK_STAYS = """
 with Swarm(host="127.0.0.1") as other, Swarm(host="127.0.0.1") as sender:
     sender.send(*other.address, 20, b"to the first swarm")
     arrived.acquire(timeout=10)
@@ -366,7 +369,7 @@ print(kinds)
 def test_the_callback_is_that_of_whichever_node_is_the_default(
     start: Callable[..., Child],
 ) -> None:
-    child = start(CALLBACK_STAYS)
+    child = start(CALLBACK + CALLBACK_STAYS)
     assert child.line() == "[20, 21, 22]"
     assert child.wait() == 0
 
@@ -387,18 +390,6 @@ with Swarm() as other, Swarm(host="127.0.0.1") as asker:
 
 
 CALLBACK_MOVES = """
-import threading
-import kadepy
-from kadepy import Swarm
-
-kinds = []
-arrived = threading.Semaphore(0)
-
-def callback(sender_id, msg_type, ip, port, payload):
-    kinds.append(msg_type)
-    arrived.release()
-
-kadepy.set_callback(callback)
 with Swarm(host="127.0.0.1") as other, Swarm(host="127.0.0.1") as sender:
     port = kadepy.create_swarm()
     sender.send(*other.address, 20, b"to one that is not the default any more")
@@ -413,6 +404,6 @@ print(kinds)
 
 
 def test_one_node_at_a_time_has_the_process_s_callback(start: Callable[..., Child]) -> None:
-    child = start(CALLBACK_MOVES)
+    child = start(CALLBACK + CALLBACK_MOVES)
     assert child.line() == "[21]"
     assert child.wait() == 0

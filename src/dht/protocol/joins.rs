@@ -96,7 +96,8 @@ impl Engine {
         self.home.is_expected = true;
     }
 
-    /// Joins through `seeds` at the next tick if the node knows nobody, and again whenever it does not.
+    /// Has the node join through `seeds` at the next tick at which it knows nobody, and whenever it
+    /// knows nobody again.
     pub fn stay_joined(&mut self, now: Time, seeds: Vec<Endpoint>) {
         self.home.is_expected = false;
         self.home.seeds = seeds;
