@@ -1,9 +1,12 @@
 //! What reading and writing one packet costs: `cargo bench --bench codec`.
 
+use chacha20::ChaCha20Rng;
 use divan::{Bencher, black_box};
 use kadepy::wire::message::{Body, Message, Trailer, TxId};
 use kadepy::wire::native::{self, Lists};
-use kadepy::{Contact, Endpoint, NodeId};
+use kadepy::wire::seal::Seal;
+use kadepy::{Contact, Endpoint, Network, NetworkKey, NodeId};
+use rand_core::SeedableRng;
 
 fn main() {
     divan::main();
@@ -65,4 +68,41 @@ fn write_found_nodes_of_20(bencher: Bencher<'_, '_>) {
     let reply =
         Message { nodes: &nodes, ..Message::new(NodeId([1; 32]), Body::FoundNodes, trailer(None)) };
     write(bencher, &reply);
+}
+
+fn seal() -> Seal {
+    let key = NetworkKey::new(&[7; 32]).expect("a key");
+    let network = Network::Sealed { key, older: Vec::new() };
+    Seal::new(&network, &mut ChaCha20Rng::seed_from_u64(1))
+}
+
+/// What sealing adds to a packet of so many bytes.
+#[divan::bench(args = [33, 65, 416, 817])]
+fn seal_bytes(bencher: Bencher<'_, '_>, len: usize) {
+    let (mut seal, packet) = (seal(), vec![1; len]);
+    let mut out = Vec::with_capacity(native::MAX_SENT);
+    bencher.bench_local(|| {
+        out.clear();
+        seal.append(&mut out, |out| {
+            out.extend_from_slice(black_box(&packet));
+            Some(len)
+        })
+    });
+}
+
+/// What opening adds to it.
+#[divan::bench(args = [33, 65, 416, 817])]
+fn open_bytes(bencher: Bencher<'_, '_>, len: usize) {
+    let (mut seal, packet) = (seal(), vec![1; len]);
+    let mut sealed = Vec::new();
+    let write = |out: &mut Vec<u8>| {
+        out.extend_from_slice(&packet);
+        Some(len)
+    };
+    seal.append(&mut sealed, write).expect("it fits");
+    let mut datagram = sealed.clone();
+    bencher.bench_local(|| {
+        datagram.copy_from_slice(black_box(&sealed));
+        seal.open(&mut datagram).is_some()
+    });
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kadepy::dht::protocol::Outcome;
 use kadepy::node::{Node, Reply};
-use kadepy::{Config, NodeId};
+use kadepy::{Config, Network, NodeId};
 
 const NODES: usize = 200;
 const LOOKUPS: usize = 1_000;
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let mut nodes: Vec<Node> = Vec::new();
     for _ in 0..NODES {
-        let node = Node::start("127.0.0.1:0".parse()?, None, Config::default())?;
+        let node = Node::start("127.0.0.1:0".parse()?, None, &Network::Public, Config::default())?;
         if let Some(first) = nodes.first() {
             node.join(vec![first.address().into()], Some(PATIENCE))?.wait(PATIENCE)?;
         }

@@ -1,10 +1,10 @@
-//! What serving one request costs beside an echo server in the same run: `cargo bench --bench serve`
-//! (Linux, for it reads the processes' CPU time from /proc).
+//! What serving one request costs beside an echo server in the same run, and what a network key adds
+//! to it: `cargo bench --bench serve` (Linux, for it reads the processes' CPU time from /proc).
 //!
 //! Server and generator are processes of their own. The generator keeps 64 requests in flight; what
 //! counts is the CPU time of the serving process, all threads, for each request answered: the
-//! median of five rounds, in which node and echo take turns. The echo server answers with as many
-//! bytes as the node does.
+//! median of five rounds, in which a node, one of a sealed network and echo take turns. The echo
+//! server answers with as many bytes as the node does.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -14,15 +14,19 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use chacha20::ChaCha20Rng;
 use kadepy::node::Node;
-use kadepy::wire::message::{Body, Message};
-use kadepy::wire::native;
-use kadepy::{Config, NodeId};
+use kadepy::wire::message::{Body, Message, Trailer};
+use kadepy::wire::native::{self, Lists};
+use kadepy::wire::seal::Seal;
+use kadepy::{Config, Network, NetworkKey, NodeId};
+use rand_core::SeedableRng;
 
 const ROUNDS: usize = 5;
 const REQUESTS: usize = 100_000;
 const IN_FLIGHT: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
+const TOPIC: &[u8] = b"serve";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -30,7 +34,8 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("echo") => echo(arguments[2].parse()?),
-        Some("node") => node(),
+        Some("node") => node(&Network::Public),
+        Some("sealed") => node(&sealed()?),
         _ => compare(),
     }
 }
@@ -47,46 +52,111 @@ fn compare() -> Outcome<()> {
         println!("serve reads CPU times from /proc: it runs on Linux only");
         return Ok(());
     }
-    let node = Server::start(&["node"])?;
-    let network = populate(node.address)?;
-    let topic = NodeId::of_topic(b"serve");
-    announce(node.address, topic, 32)?;
-    let targets = (0..1_024_u32).map(|i| NodeId::of_topic(&i.to_be_bytes()));
-    let find_nodes = targets.map(|target| packet(Body::FindNode { target })).collect();
-    let loads = [
-        load("PING", node.address, vec![packet(Body::Ping)])?,
-        load("FIND_NODE, 20 nodes", node.address, find_nodes)?,
-        load("GET_PEERS, 32 peers", node.address, vec![packet(Body::GetPeers { topic })])?,
-    ];
+    let plain = Target::start("node", &Network::Public)?;
+    let sealed = Target::start("sealed", &sealed()?)?;
 
     println!(
         "CPU time of the serving process for one request, median of {ROUNDS} rounds of {REQUESTS}"
     );
-    println!("{:22} {:>9} {:>9} {:>7}", "", "node", "echo", "ratio");
-    for load in &loads {
+    println!("{:22} {:>9} {:>9} {:>7} {:>9} {:>7}", "", "node", "echo", "ratio", "sealed", "adds");
+    for (load, sealed_load) in plain.loads.iter().zip(&sealed.loads) {
         let echo = Server::start(&["echo", &load.answer_len.to_string()])?;
-        let mut costs: [Vec<f64>; 2] = Default::default();
-        for round in 0..2 * ROUNDS {
-            let server = if round % 2 == 0 { &node } else { &echo };
-            costs[round % 2].push(cost(server, load)?);
+        let turns = [(&plain.server, load), (&echo, load), (&sealed.server, sealed_load)];
+        let mut costs: [Vec<f64>; 3] = Default::default();
+        for _ in 0..ROUNDS {
+            for ((server, load), costs) in turns.iter().zip(&mut costs) {
+                costs.push(cost(server, load)?);
+            }
         }
-        let [ours, floor] = costs.map(|mut costs| {
+        let [ours, floor, sealed] = costs.map(|mut costs| {
             costs.sort_by(f64::total_cmp);
             costs[ROUNDS / 2]
         });
-        println!("{:22} {ours:6.2} µs {floor:6.2} µs {:7.2}", load.name, ours / floor);
+        let (ratio, adds) = (ours / floor, (sealed / ours - 1.0) * 100.0);
+        let name = load.name;
+        println!("{name:22} {ours:6.2} µs {floor:6.2} µs {ratio:7.2} {sealed:6.2} µs {adds:5.0} %");
     }
-    drop(network);
     Ok(())
 }
 
-fn load(name: &'static str, server: SocketAddr, packets: Vec<Vec<u8>>) -> Outcome<Load> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.send_to(&packets[0], server)?;
-    let mut answer = [0; 2_048];
-    let answer_len = socket.recv(&mut answer)?;
-    Ok(Load { name, packets, answer_len })
+/// A serving node of some network, a hundred more that it lists, and what to ask it.
+struct Target {
+    server: Server,
+    loads: [Load; 3],
+    _others: Vec<Node>,
+}
+
+impl Target {
+    fn start(kind: &str, network: &Network) -> Outcome<Self> {
+        let server = Server::start(&[kind])?;
+        let mut client = Client::new(server.address, network);
+        let others = populate(server.address, network)?;
+        let topic = NodeId::of_topic(TOPIC);
+        client.announce(topic, 32)?;
+        let targets = (0..1_024_u32).map(|i| NodeId::of_topic(&i.to_be_bytes()));
+        let find_nodes: Vec<_> = targets.map(|target| Body::FindNode { target }).collect();
+        let loads = [
+            client.load("PING", &[Body::Ping])?,
+            client.load("FIND_NODE, 20 nodes", &find_nodes)?,
+            client.load("GET_PEERS, 32 peers", &[Body::GetPeers { topic }])?,
+        ];
+        Ok(Self { server, loads, _others: others })
+    }
+}
+
+/// Who makes the packets: v0.1's, as the figures of other implementations are for such.
+struct Client {
+    server: SocketAddr,
+    seal: Seal,
+}
+
+impl Client {
+    fn new(server: SocketAddr, network: &Network) -> Self {
+        Self { server, seal: Seal::new(network, &mut ChaCha20Rng::seed_from_u64(1)) }
+    }
+
+    /// A new socket: what the server sends to it first is the answer to its first request.
+    fn socket(&self) -> Outcome<UdpSocket> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(self.server)?;
+        Ok(socket)
+    }
+
+    fn packet(&mut self, body: Body<'_>, trailer: Option<Trailer<'_>>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let message = Message::new(NodeId([0x77; 32]), body, trailer);
+        let write = |out: &mut Vec<u8>| native::encode(&message, native::MAX_SENT, 0, out);
+        self.seal.append(&mut out, write).expect("it fits");
+        out
+    }
+
+    fn load(&mut self, name: &'static str, bodies: &[Body<'_>]) -> Outcome<Load> {
+        let packets: Vec<_> = bodies.iter().map(|body| self.packet(*body, None)).collect();
+        let socket = self.socket()?;
+        socket.send(&packets[0])?;
+        let answer_len = socket.recv(&mut [0; 2_048])?;
+        Ok(Load { name, packets, answer_len })
+    }
+
+    /// Stores peers at the server, which asks for a token where it does not trust v0.1.
+    fn announce(&mut self, topic: NodeId, peers: u16) -> Outcome<()> {
+        let ask = self.packet(Body::GetPeers { topic }, Some(Trailer::default()));
+        let socket = self.socket()?;
+        socket.send(&ask)?;
+        let mut answer = [0; 2_048];
+        let len = socket.recv(&mut answer)?;
+        let packet = self.seal.open(&mut answer[..len]).ok_or("an answer that does not open")?;
+        let mut lists = Lists::default();
+        let answer = native::decode(packet, &mut lists)?;
+        let token = answer.trailer.and_then(|trailer| trailer.token).ok_or("no token")?.to_owned();
+        for port in 1..=peers {
+            let trailer = Trailer { token: Some(&token), ..Trailer::default() };
+            let announce = self.packet(Body::AnnouncePeer { topic, port }, Some(trailer));
+            socket.send(&announce)?;
+        }
+        Ok(())
+    }
 }
 
 /// Microseconds of the server's CPU time for one answer.
@@ -124,30 +194,18 @@ fn cost(server: &Server, load: &Load) -> Outcome<f64> {
 }
 
 /// A hundred nodes that the server lists, which stay idle.
-fn populate(server: SocketAddr) -> Outcome<Vec<Node>> {
+fn populate(server: SocketAddr, network: &Network) -> Outcome<Vec<Node>> {
     (0..100)
         .map(|_| {
-            let node = Node::start("127.0.0.1:0".parse()?, None, Config::default())?;
+            let node = Node::start("127.0.0.1:0".parse()?, None, network, Config::default())?;
             node.join(vec![server.into()], Some(PATIENCE))?.wait(PATIENCE)?;
             Ok(node)
         })
         .collect()
 }
 
-fn announce(server: SocketAddr, topic: NodeId, peers: u16) -> Outcome<()> {
-    let socket = UdpSocket::bind("127.0.0.1:0")?;
-    for port in 1..=peers {
-        socket.send_to(&packet(Body::AnnouncePeer { topic, port }), server)?;
-    }
-    Ok(())
-}
-
-/// A packet of v0.1, as the figures of other implementations are for such.
-fn packet(body: Body<'_>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let message = Message::new(NodeId([0x77; 32]), body, None);
-    native::encode(&message, native::MAX_SENT, 0, &mut out).expect("it fits");
-    out
+fn sealed() -> Outcome<Network> {
+    Ok(Network::Sealed { key: NetworkKey::new(&[7; 32])?, older: Vec::new() })
 }
 
 /// A serving process, which ends when its standard input does.
@@ -188,8 +246,8 @@ impl Drop for Server {
     }
 }
 
-fn node() -> Outcome<()> {
-    let node = Node::start("127.0.0.1:0".parse()?, None, Config::default())?;
+fn node(network: &Network) -> Outcome<()> {
+    let node = Node::start("127.0.0.1:0".parse()?, None, network, Config::default())?;
     println!("{}", node.address());
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())

@@ -17,9 +17,9 @@
 //! ```
 //! use std::time::Duration;
 //! use kadepy::node::{Node, Reply};
-//! use kadepy::{Config, NodeId};
+//! use kadepy::{Config, Network, NodeId};
 //!
-//! let start = || Node::start(([127, 0, 0, 1], 0).into(), None, Config::default());
+//! let start = || Node::start(([127, 0, 0, 1], 0).into(), None, &Network::Public, Config::default());
 //! let (first, second) = (start()?, start()?);
 //! let topic = NodeId::of_topic(b"chess");
 //! let patience = Duration::from_secs(5);
@@ -58,3 +58,4 @@ pub use config::{Config, ConfigError, Legacy};
 pub use id::NodeId;
 pub use time::Time;
 pub use wire::message::{Contact, Endpoint};
+pub use wire::seal::{Network, NetworkKey};

@@ -22,6 +22,7 @@ use crate::net::udp_reactor::{Batch, Host, Link, Reactor, SocketNews};
 use crate::time::Time;
 use crate::utils::random;
 use crate::wire::message::Endpoint;
+use crate::wire::seal::Network;
 
 /// The longest that [`Node::close`] takes.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
@@ -30,10 +31,10 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 ///
 /// ```
 /// use std::time::Duration;
-/// use kadepy::Config;
+/// use kadepy::{Config, Network};
 /// use kadepy::node::{Node, Reply};
 ///
-/// let start = || Node::start(([127, 0, 0, 1], 0).into(), None, Config::default());
+/// let start = || Node::start(([127, 0, 0, 1], 0).into(), None, &Network::Public, Config::default());
 /// let (a, b) = (start()?, start()?);
 /// let answer = a.ping(b.address().into(), Some(Duration::from_secs(2)))?;
 /// assert!(matches!(answer.wait(Duration::from_secs(5)), Ok(Some(Reply::Done(_)))));
@@ -83,8 +84,8 @@ pub enum Notice {
     Packet {
         /// Its source.
         from: Endpoint,
-        /// Its bytes, of which it is known that they decode.
-        datagram: Box<[u8]>,
+        /// Its bytes, opened, of which it is known that they decode.
+        packet: Box<[u8]>,
     },
     /// Something worth a line in a log.
     Log {
@@ -132,13 +133,18 @@ pub struct Pending {
 }
 
 impl Node {
-    /// Binds to `address` and starts; without an `id`, with a random one.
+    /// Binds to `address` and starts as a node of `network`; without an `id`, with a random one.
     ///
     /// # Errors
     ///
     /// The system's, where it gives no such address, no thread or no randomness; `InvalidInput` where
     /// [`Config::check`] fails.
-    pub fn start(address: SocketAddr, id: Option<NodeId>, config: Config) -> io::Result<Self> {
+    pub fn start(
+        address: SocketAddr,
+        id: Option<NodeId>,
+        network: &Network,
+        config: Config,
+    ) -> io::Result<Self> {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let id = match id {
             Some(id) => id,
@@ -147,7 +153,8 @@ impl Node {
         let seed = random::bytes()?;
         let reactor = Reactor::bind(address, config.receive_buffer)?;
         let link = Arc::clone(reactor.link());
-        let engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
+        let mut engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
+        engine.enter(network);
         let (thread_lives, thread_ended) = bounded(0);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
@@ -288,6 +295,15 @@ impl Node {
         port: Option<u16>,
     ) -> Result<(), CommandError> {
         self.shared.command(|state, now, out| state.engine.announce_to(now, to, topic, port, out))
+    }
+
+    /// Makes it a node of another network, from the next packet on.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn enter(&self, network: &Network) -> Result<(), CommandError> {
+        self.shared.command(|state, _, _| state.engine.enter(network))
     }
 
     /// See [`Engine::send`].
@@ -636,8 +652,8 @@ impl State {
                     let sender = self.waiters.remove(&op);
                     news.replies.extend(sender.map(|sender| (sender, Reply::Done(outcome))));
                 }
-                Event::Packet { from, datagram } => {
-                    news.notices.push(Notice::Packet { from, datagram })
+                Event::Packet { from, packet } => {
+                    news.notices.push(Notice::Packet { from, packet })
                 }
                 Event::Joined(contacts) => news.notices.push(Notice::Log {
                     level: Level::Info,

@@ -3,21 +3,23 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use kadepy::Config;
 use kadepy::dht::protocol::Outcome;
 use kadepy::node::{CommandError, Node, Notice, Reply};
+use kadepy::{Config, Network};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn node() -> Node {
     let address = "127.0.0.1:0".parse().expect("an address");
-    Node::start(address, None, Config::default()).expect("loopback has a port to give")
+    Node::start(address, None, &Network::Public, Config::default())
+        .expect("loopback has a port to give")
 }
 
 #[test]
 fn an_impossible_configuration_is_refused() {
     let config = Config { k: 60, ..Config::default() };
-    let refused = Node::start("127.0.0.1:0".parse().unwrap(), None, config).err().unwrap();
+    let refused =
+        Node::start("127.0.0.1:0".parse().unwrap(), None, &Network::Public, config).err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert_eq!(refused.to_string(), "k must be from 1 to 20, got 60");
 }
@@ -36,7 +38,7 @@ fn a_closed_node_refuses_commands_and_frees_its_port() {
     let address = closed.address();
     closed.close();
     assert!(matches!(closed.ping(address.into(), None), Err(CommandError::Closed)));
-    assert!(Node::start(address, None, Config::default()).is_ok());
+    assert!(Node::start(address, None, &Network::Public, Config::default()).is_ok());
 }
 
 #[test]
@@ -65,10 +67,10 @@ fn packets_become_notices_and_the_close_the_last_one() {
     node.open_notices(10);
     node.observe(true).unwrap();
     other.send(node.address().into(), 20, b"hello").unwrap();
-    let Notice::Packet { from, datagram } = node.wait_notice() else {
+    let Notice::Packet { from, packet } = node.wait_notice() else {
         panic!("no packet");
     };
-    assert_eq!((from, &datagram[33..]), (other.address().into(), &b"hello"[..]));
+    assert_eq!((from, &packet[33..]), (other.address().into(), &b"hello"[..]));
     node.close();
     assert!(matches!(node.wait_notice(), Notice::Closed));
 }

@@ -33,11 +33,12 @@ use crate::wire::message::{
     Body, Contact, Endpoint, ErrorCode, Kind, Message, Token, Trailer, TxId, Want,
 };
 use crate::wire::native::{self, DecodeError, Lists};
+use crate::wire::seal::{Network, Seal};
 
-/// The bytes of a PING with a transaction id: what a request may cause beside its answer.
+/// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
 const PROBE_LEN: usize = 47;
 /// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
-/// answer and a probe; the protocol asks for 400 at least.
+/// answer and a probe, under any seal; the protocol asks for 400 at least.
 const PADDED_LEN: usize = 416;
 /// How often old records are swept out, and what part of the topics at a time: all of them in the
 /// default life of a record.
@@ -72,6 +73,7 @@ pub struct Engine {
     bound: Endpoint,
     config: Arc<Config>,
     rng: ChaCha20Rng,
+    seal: Seal,
     table: Table,
     requests: Requests,
     storage: Storage,
@@ -126,8 +128,8 @@ pub enum Event {
     Packet {
         /// Its source.
         from: Endpoint,
-        /// Its bytes.
-        datagram: Box<[u8]>,
+        /// Its bytes, opened.
+        packet: Box<[u8]>,
     },
     /// The node has joined through its home contacts and lists so many contacts.
     Joined(usize),
@@ -162,6 +164,7 @@ impl Engine {
             guard: Guard::new(&config, &mut rng),
             config,
             rng,
+            seal: Seal::default(),
             operations: BTreeMap::new(),
             next_op: 0,
             deadlines: BTreeSet::new(),
@@ -186,6 +189,11 @@ impl Engine {
         &self.table
     }
 
+    /// Makes it a node of `network`; before this it is one of [`Network::Public`].
+    pub fn enter(&mut self, network: &Network) {
+        self.seal = Seal::new(network, &mut self.rng);
+    }
+
     /// Whether every packet that decodes is to be reported as [`Event::Packet`].
     pub fn observe(&mut self, every_packet: bool) {
         self.is_observed = every_packet;
@@ -193,16 +201,23 @@ impl Engine {
 
     /// Takes one datagram in; answers go to `out`.
     pub fn receive(&mut self, now: Time, from: Endpoint, datagram: &mut [u8], out: &mut Outbox) {
-        self.counters.bytes_in += datagram.len() as u64;
+        let len = datagram.len();
+        self.counters.bytes_in += len as u64;
+        if len > native::MAX_READ {
+            return self.refuse(Refusal::Oversize);
+        }
+        let Some(packet) = self.seal.open(datagram) else {
+            return self.refuse(Refusal::Unopened);
+        };
         self.last_arrival = now;
         let mut lists = Lists::default();
-        let message = match native::decode(datagram, &mut lists) {
+        let message = match native::decode(packet, &mut lists) {
             Ok(message) => message,
             Err(error) => return self.refuse(error.into()),
         };
         self.counters.packets_in[message.body.kind() as usize] += 1;
         if self.is_observed {
-            self.events.push_back(Event::Packet { from, datagram: (&*datagram).into() });
+            self.events.push_back(Event::Packet { from, packet: (&*packet).into() });
         }
         if !from.is_sendable() || self.is_own(&from) {
             return self.refuse(Refusal::Source);
@@ -212,7 +227,7 @@ impl Engine {
         }
         match message.body.kind() {
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
-                let allowance = self.guard.allowance(&from, datagram.len());
+                let allowance = self.guard.allowance(&from, len);
                 if let Some(used) = self.serve(now, from, &message, allowance, out) {
                     self.consider(now, from, &message, allowance - used, out);
                 }
@@ -292,11 +307,13 @@ impl Engine {
             return Err(TooLong(payload.len()));
         }
         self.counters.packets_out[usize::from(kind).min(Kind::Application as usize)] += 1;
-        let start = out.bytes.len();
-        out.bytes.push(kind);
-        out.bytes.extend_from_slice(&self.id.0);
-        out.bytes.extend_from_slice(payload);
-        self.finish(to, start, out);
+        let id = self.id;
+        self.post(to, out, |bytes| {
+            bytes.push(kind);
+            bytes.extend_from_slice(&id.0);
+            bytes.extend_from_slice(payload);
+            Some(native::HEADER_LEN + payload.len())
+        });
         Ok(())
     }
 
@@ -406,7 +423,7 @@ impl Engine {
         }
         let may_store = match trailer.and_then(|trailer| trailer.token) {
             Some(token) => self.guard.accepts_token(now, &from, &topic, token),
-            None => self.guard.trusts_legacy(&from),
+            None => self.trusts_legacy(&from),
         };
         if !may_store {
             self.refuse(Refusal::Token);
@@ -431,7 +448,7 @@ impl Engine {
         allowance_left: usize,
         out: &mut Outbox,
     ) {
-        if allowance_left < PROBE_LEN {
+        if allowance_left < PROBE_LEN + self.seal.overhead() {
             return;
         }
         // A node that has moved is taken in under its new address once the old one is silent.
@@ -465,7 +482,7 @@ impl Engine {
     }
 
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
-        let trusts_legacy = self.guard.trusts_legacy(&from);
+        let trusts_legacy = self.trusts_legacy(&from);
         let Some((request, round_trip)) = self.requests.answer(now, from, reply, trusts_legacy)
         else {
             return self.refuse(Refusal::Unsolicited);
@@ -555,7 +572,8 @@ impl Engine {
         true
     }
 
-    /// Writes a message to `out`; returns the bytes that go over the wire.
+    /// Writes a message to `out`, in at most `limit` bytes on the wire; returns how many it takes
+    /// there.
     fn transmit(
         &mut self,
         to: Endpoint,
@@ -564,20 +582,34 @@ impl Engine {
         pad_to: usize,
         out: &mut Outbox,
     ) -> usize {
-        let start = out.bytes.len();
-        if native::encode(message, limit, pad_to, &mut out.bytes).is_none() {
-            return 0;
+        let limit = limit.min(native::MAX_SENT).saturating_sub(self.seal.overhead());
+        let sent = self.post(to, out, |bytes| native::encode(message, limit, pad_to, bytes));
+        if sent > 0 {
+            self.counters.packets_out[message.body.kind() as usize] += 1;
         }
-        self.counters.packets_out[message.body.kind() as usize] += 1;
-        self.finish(to, start, out)
+        sent
     }
 
-    /// Closes the datagram that begins at `start`.
-    fn finish(&mut self, to: Endpoint, start: usize, out: &mut Outbox) -> usize {
-        let len = out.bytes.len() - start;
+    /// Seals the packet that `write` puts at the end of the outbox; returns the datagram's bytes,
+    /// none where nothing was written.
+    fn post(
+        &mut self,
+        to: Endpoint,
+        out: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>) -> Option<usize>,
+    ) -> usize {
+        let Some(len) = self.seal.append(&mut out.bytes, write) else {
+            return 0;
+        };
         self.counters.bytes_out += len as u64;
         out.datagrams.push((to, out.bytes.len()));
         len
+    }
+
+    /// Whether v0.1's unproved packets are trusted from there. Where the seal proves its members
+    /// there are no nodes of v0.1, and what is unproved was recorded or cut by a stranger.
+    fn trusts_legacy(&self, from: &Endpoint) -> bool {
+        !self.seal.proves_members() && self.guard.trusts_legacy(from)
     }
 
     /// The contacts to list in an answer to `from`, the nearest to `target` first.

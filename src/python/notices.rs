@@ -27,8 +27,8 @@ impl PyNotices {
         // The GIL is kept as long as there is more to do.
         let notice = self.node.try_notice();
         match notice.unwrap_or_else(|| detached(py, || self.node.wait_notice())) {
-            Notice::Packet { from, datagram } => {
-                (py.None(), convert::packet(py, &from, &datagram)?).into_pyobject(py).map(Some)
+            Notice::Packet { from, packet } => {
+                (py.None(), convert::packet(py, &from, &packet)?).into_pyobject(py).map(Some)
             }
             Notice::Log { level, text } => {
                 let line = format!("node on port {}: {text}", self.node.address().port());

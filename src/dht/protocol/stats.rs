@@ -11,6 +11,8 @@ pub enum Refusal {
     Short,
     /// Longer than any node sends.
     Oversize,
+    /// Not sealed under a key of the network.
+    Unopened,
     /// A reserved type.
     UnknownType,
     /// A body or trailer that breaks its rules.
@@ -37,9 +39,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Refusal; 13] = [
+    pub const ALL: [Refusal; 14] = [
         Refusal::Short,
         Refusal::Oversize,
+        Refusal::Unopened,
         Refusal::UnknownType,
         Refusal::Malformed,
         Refusal::SenderId,
@@ -58,6 +61,7 @@ impl Refusal {
         match self {
             Refusal::Short => "short",
             Refusal::Oversize => "oversize",
+            Refusal::Unopened => "unopened",
             Refusal::UnknownType => "unknown_type",
             Refusal::Malformed => "malformed",
             Refusal::SenderId => "sender_id",
