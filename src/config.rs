@@ -105,7 +105,8 @@ macro_rules! config_fields {
             /// Default 4194304; 1024 to 1073741824.
             receive_buffer: usize = 4 << 20, 1_024..=1 << 30;
             /// With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
-            /// a token, answers without a transaction id): `"local"`, `"never"` or `"always"`.
+            /// a token, answers without a transaction id): `"local"`, `"never"` or `"always"`. A node
+            /// of a sealed network trusts none of them, whatever stands here.
             ///
             /// Default "local".
             legacy: Legacy = Legacy::Local, Legacy::Local..=Legacy::Always;

@@ -56,6 +56,8 @@ struct Shared {
     /// Whether this is the copy of a node in a forked child, where its thread does not exist and
     /// a lock may be held for ever.
     is_abandoned: AtomicBool,
+    /// The process that made it.
+    process: u32,
     /// Nothing is ever sent: it is disconnected when the thread has ended.
     thread_lives: Mutex<Option<Sender<()>>>,
     thread_ended: Receiver<()>,
@@ -163,6 +165,7 @@ impl Node {
             wants_log: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
+            process: std::process::id(),
             thread_lives: Mutex::new(Some(thread_lives)),
             thread_ended,
         });
@@ -528,6 +531,11 @@ impl Shared {
         run: impl FnOnce(&mut State, Time, &mut Outbox) -> T,
     ) -> Result<T, CommandError> {
         self.check_open()?;
+        // A fork that nobody told us of has copied the count of nonces, and perhaps a lock that is
+        // held: what this process sealed, the parent would seal once more.
+        if std::process::id() != self.process {
+            return Err(CommandError::Forked);
+        }
         let mut out = Outbox::default();
         let mut state = self.state.lock();
         // A close that came in between has released the waiters; a new one would wait for ever.

@@ -84,11 +84,11 @@ class Stats(
         packets_out: packets handed to the socket, by type name.
         bytes_in: bytes of every datagram that came in.
         bytes_out: bytes of every datagram handed to the socket.
-        dropped: what was not served or not sent, by reason: "short", "oversize", "unknown_type",
-            "malformed", "sender_id", "source" and "unsolicited" packets; announces refused for
-            their "token" or a "storage" cap; senders that were not asked since too many
-            "candidates" wait; own requests and calls beyond a cap ("busy"); errors of the socket
-            ("send", "receive").
+        dropped: what was not served or not sent, by reason: "short", "oversize", "unopened" (not
+            under a network key of this node), "unknown_type", "malformed", "sender_id", "source"
+            and "unsolicited" packets; announces refused for their "token" or a "storage" cap;
+            senders that were not asked since too many "candidates" wait; own requests and calls
+            beyond a cap ("busy"); errors of the socket ("send", "receive").
         requests: requests sent.
         timeouts: requests that no answer came to in time.
         rtt: the smoothed round trip in seconds; None before the first answer.

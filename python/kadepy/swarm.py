@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kadepy import _core
 
 # As in `typing`, whose import would cost more than all else here.
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     _Address = Peer | Node | tuple[str, int]
     _Contact = str | tuple[str, int] | Node
+    _Keys = Buffer | Sequence[Buffer]
     _Callback = Callable[[bytes, int, str, int, object], object]
 
 MSG_PING = 0
@@ -47,6 +50,17 @@ def _contacts(given: _Contact | Iterable[_Contact]) -> _Contact | Iterable[_Cont
     return list(given)
 
 
+def _keys(given: _Keys | None) -> _Keys | None:
+    # As with contacts. What has bytes is one key, though it may be a sequence too.
+    if isinstance(given, (str, memoryview)) or not isinstance(given, Sequence):
+        return given
+    try:
+        memoryview(given)  # type: ignore[arg-type]
+    except TypeError:
+        return list(given)
+    return given
+
+
 class Swarm:
     """One node: a UDP socket, the thread that serves it and a routing table.
 
@@ -63,6 +77,14 @@ class Swarm:
             ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
             joins in the background and keeps trying; lookups wait for that.
         node_id: 32 bytes; by default random ones from the system's generator.
+        network_key: 32 secret bytes that all members of a private network share, such as
+            ``secrets.token_bytes(32)`` gives, once for all of them. Who does not hold them can
+            neither read nor join nor disturb the network. A list of keys lets a network change its
+            key: the first seals, all open. None makes a node of a public network.
+            The keys stay as they are for the life of the node.
+        cipher: what is done with the key. ``"sealed"`` is XChaCha20-Poly1305 over whole packets.
+            ``"chacha20"`` is v0.1's, for networks with nodes of v0.1: it hides what packets say,
+            but not from whom they are, and it does not notice when they are changed.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``, where `logging` is set up when
@@ -81,6 +103,19 @@ class Swarm:
     1
     1
     [Peer(ip='127.0.0.1', port=4000)]
+
+    A private network:
+
+    >>> import secrets
+    >>> from kadepy import RequestTimeout
+    >>> key = secrets.token_bytes(32)
+    >>> member, stranger = Swarm(host="127.0.0.1", network_key=key), Swarm(host="127.0.0.1")
+    >>> with member, stranger:
+    ...     try:
+    ...         stranger.ping(member.address, timeout=0.5)
+    ...     except RequestTimeout:
+    ...         print("no answer")
+    no answer
     """
 
     def __init__(
@@ -90,12 +125,23 @@ class Swarm:
         host: str = "0.0.0.0",
         bootstrap: _Contact | Iterable[_Contact] = (),
         node_id: Buffer | None = None,
+        network_key: _Keys | None = None,
+        cipher: str = "sealed",
         config: Config | None = None,
     ) -> None:
         from kadepy import _runtime
 
-        logs = _runtime.wants_log()
-        self._node = _core.Node(port, host, _contacts(bootstrap), node_id, config, logs)
+        self._node = _core.Node(
+            port,
+            host,
+            _contacts(bootstrap),
+            node_id,
+            _keys(network_key),
+            cipher,
+            config,
+            _runtime.wants_log(),
+        )
+        self._cipher = None if network_key is None else cipher
 
     @property
     def id(self) -> bytes:
@@ -350,8 +396,9 @@ class Swarm:
 
     def __repr__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
+        cipher = f" {self._cipher}" if self._cipher else ""
         state = " closed" if self.closed else ""
-        return f"<Swarm {self.id[:4].hex()}... on {host}:{self.port}{state}>"
+        return f"<Swarm {self.id[:4].hex()}... on {host}:{self.port}{cipher}{state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("cannot pickle or copy a Swarm: it owns a socket and a thread")

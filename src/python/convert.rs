@@ -11,11 +11,13 @@ use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyBytes, PyDict, PyInt, PyList, PyMemoryView, PyString, PyTuple, PyType,
 };
+use zeroize::Zeroizing;
 
 use super::classes;
 use crate::id::{ID_LEN, NodeId};
 use crate::wire::message::{Body, Contact, Endpoint};
 use crate::wire::native::{self, FIRST_APPLICATION_KIND, Lists, MAX_PAYLOAD};
+use crate::wire::seal::{KeyError, Network, NetworkKey};
 
 /// The longest timeout in seconds, some 30 years; a longer one means the same.
 const TIMEOUT_MAX: f64 = 1e9;
@@ -33,9 +35,12 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
 }
 
 fn type_error(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    let class =
-        value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string());
+    let class = class_name(value);
     PyTypeError::new_err(format!("{name} must be {expected}, got {class} {}", shown(value)))
+}
+
+fn class_name(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string())
 }
 
 fn value_error(name: &str, expected: &str, got: &str) -> PyErr {
@@ -78,6 +83,70 @@ pub fn topic(name: &str, value: &Bound<'_, PyAny>) -> PyResult<NodeId> {
         )));
     }
     id(name, value)
+}
+
+/// A network key; no error shows any of it.
+fn network_key(name: &str, value: &Bound<'_, PyAny>) -> PyResult<NetworkKey> {
+    let is_none = |error: PyErr| error.is_instance_of::<PyTypeError>(value.py());
+    if PyMemoryView::from(value).is_err_and(is_none) {
+        let class = class_name(value);
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be 32 bytes, got {class}; bytes.fromhex() makes them of a key in hex"
+        )));
+    }
+    let bytes = Zeroizing::new(bytes(name, value)?);
+    NetworkKey::new(&bytes).map_err(|error| match error {
+        KeyError::Length(len) => value_error(name, "32 bytes", &format!("{len} bytes")),
+        KeyError::Zero => value_error(name, "random bytes", "all zeros, which is no secret"),
+    })
+}
+
+/// A key for v0.1's cipher; None for no key.
+pub fn chacha20(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Network> {
+    if value.is_none() {
+        return Ok(Network::Public);
+    }
+    network_key(name, value).map(Network::ChaCha20)
+}
+
+/// The network of those who hold a key, or the first of a list or tuple of keys, under a cipher.
+pub fn network(value: &Bound<'_, PyAny>, cipher: &Bound<'_, PyAny>) -> PyResult<Network> {
+    const NAME: &str = "network_key";
+    const CIPHERS: &str = "\"sealed\" or \"chacha20\"";
+    let cipher_name = text("cipher", CIPHERS, cipher)?;
+    if !["sealed", "chacha20"].contains(&&*cipher_name) {
+        return Err(value_error("cipher", CIPHERS, &shown(cipher)));
+    }
+    if value.is_none() {
+        return Ok(Network::Public);
+    }
+    let listed: Option<Vec<Bound<'_, PyAny>>> = match (value.cast(), value.cast()) {
+        (Ok(list), _) => Some(PyListMethods::iter(list).collect()),
+        (_, Ok(tuple)) => Some(PyTupleMethods::iter(tuple).collect()),
+        _ => None,
+    };
+    let Some(listed) = listed else {
+        let key = network_key(NAME, value)?;
+        return Ok(match &*cipher_name {
+            "sealed" => Network::Sealed { key, older: Vec::new() },
+            _ => Network::ChaCha20(key),
+        });
+    };
+    let mut keys =
+        listed.iter().enumerate().map(|(at, key)| network_key(&format!("{NAME}[{at}]"), key));
+    let Some(key) = keys.next() else {
+        return Err(value_error(NAME, "32 bytes or a list of such", "an empty one"));
+    };
+    let (key, older) = (key?, keys.collect::<PyResult<Vec<_>>>()?);
+    match (&*cipher_name, older.len()) {
+        ("sealed", _) => Ok(Network::Sealed { key, older }),
+        (_, 0) => Ok(Network::ChaCha20(key)),
+        (_, more) => Err(value_error(
+            NAME,
+            "one key for \"chacha20\", which cannot tell under which key a packet is",
+            &(more + 1).to_string(),
+        )),
+    }
 }
 
 /// A whole number, no bool.

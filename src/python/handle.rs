@@ -17,10 +17,13 @@ use super::{classes, convert};
 use crate::config::Config;
 use crate::node::Node;
 use crate::wire::message::Endpoint;
+use crate::wire::seal::Network;
 
 /// A node and its callback.
 pub struct Handle {
     pub node: Arc<Node>,
+    /// Whether it was made with a network key.
+    pub has_key: bool,
     config: Config,
     callback: Mutex<Option<Py<PyAny>>>,
     callback_errors: AtomicU64,
@@ -42,6 +45,7 @@ impl Handle {
         py: Python<'_>,
         address: SocketAddr,
         id: Option<crate::NodeId>,
+        network: &Network,
         config: Config,
     ) -> PyResult<Arc<Self>> {
         static HOOKS: PyOnceLock<()> = PyOnceLock::new();
@@ -50,10 +54,11 @@ impl Handle {
             detach::get_ident(py)?;
             py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
         })?;
-        let node = detached(py, || Node::start(address, id, config.clone()))
+        let node = detached(py, || Node::start(address, id, network, config.clone()))
             .map_err(|error| classes::bind_error(address, &error))?;
         let handle = Arc::new(Self {
             node: Arc::new(node),
+            has_key: !matches!(network, Network::Public),
             config,
             callback: Mutex::new(None),
             callback_errors: AtomicU64::new(0),

@@ -34,13 +34,16 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, config, logs))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, config, logs))]
+    #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
         port: &Bound<'_, PyAny>,
         host: &Bound<'_, PyAny>,
         bootstrap: &Bound<'_, PyAny>,
         node_id: &Bound<'_, PyAny>,
+        network_key: &Bound<'_, PyAny>,
+        cipher: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
         logs: bool,
     ) -> PyResult<Self> {
@@ -60,7 +63,8 @@ impl PyNode {
             config.get().config.clone()
         };
         let targets = convert::targets(bootstrap, None)?;
-        let handle = Handle::start(py, address, id, config)?;
+        let network = convert::network(network_key, cipher)?;
+        let handle = Handle::start(py, address, id, &network, config)?;
         if logs {
             // Before there is anything to tell.
             handle.ensure_dispatcher(py)?;

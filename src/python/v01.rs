@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyNotImplementedError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
@@ -14,9 +14,13 @@ use super::handle::{self, Handle};
 use super::{classes, convert};
 use crate::config::Config;
 use crate::dht::requests::Question;
+use crate::wire::seal::Network;
 
 /// The node that `create_swarm` made.
 static MADE: Mutex<Option<Arc<Handle>>> = Mutex::new(None);
+/// The network of the nodes that `create_swarm` makes, as `set_network_key` says. Its lock is taken
+/// without the GIL.
+static NETWORK: Mutex<Network> = Mutex::new(Network::Public);
 /// The process's callback, which the default node gets, whichever that is.
 static CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
 /// The node that has it.
@@ -28,11 +32,17 @@ fn default_node() -> Option<Arc<Handle>> {
 }
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
+    let made = MADE.lock().clone();
     if let Some(handle) = default_node() {
+        let is_swarm = !made.is_some_and(|made| Arc::ptr_eq(&made, &handle));
+        if is_swarm && !handle.has_key && !matches!(network(py), Network::Public) {
+            return Err(PyRuntimeError::new_err(
+                "set_network_key was given a key, but the default node is a Swarm without one: call create_swarm(), or make the Swarm with network_key and cipher=\"chacha20\"",
+            ));
+        }
         adopt(py, &handle)?;
         return Ok(handle);
     }
-    let made = MADE.lock().clone();
     if let Some(made) = made {
         made.node.check_open()?;
     }
@@ -70,11 +80,14 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
     if let Some(former) = former.filter(|former| former.node.address().port() == port) {
         detached(py, || former.node.close());
     }
-    let handle = Handle::start(py, ([0, 0, 0, 0], port).into(), None, Config::default())?;
+    let address = ([0, 0, 0, 0], port).into();
+    let handle = Handle::start(py, address, None, &network(py), Config::default())?;
     let former = MADE.lock().replace(Arc::clone(&handle));
     if let Some(former) = former {
         detached(py, || former.node.close());
     }
+    // The key may have been changed while the node was made.
+    detached(py, || handle.node.enter(&NETWORK.lock()))?;
     adopt(py, &handle)?;
     Ok(handle.node.address().port())
 }
@@ -172,14 +185,27 @@ pub fn send_packet(
     Ok(detached(py, || handle.node.send(to, kind, &payload))?)
 }
 
-/// Would set the network key; this version has no encryption, and says so rather than to send in
-/// the clear. None is accepted, for there is no key to remove.
+/// Sets the network key of the node that `create_swarm` made, and of those that it makes later.
+///
+/// With a key, 32 bytes that all members share, packets are encrypted with v0.1's ChaCha20, and
+/// packets of others are not understood. That hides what they say; it does not stop anyone who
+/// can change packets on their way. None switches encryption off. A `Swarm` is not touched: its
+/// keys are those that it was made with.
 #[pyfunction]
-pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
-    if key.is_none() {
-        return Ok(());
-    }
-    Err(PyNotImplementedError::new_err("set_network_key: this version of KadePy has no encryption"))
+pub fn set_network_key(py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+    let network = convert::chacha20("key", key)?;
+    let made = MADE.lock().clone();
+    detached(py, || {
+        let mut current = NETWORK.lock();
+        *current = network;
+        // A closed node has no use for it.
+        let _ = made.as_ref().map(|made| made.node.enter(&current));
+    });
+    Ok(())
+}
+
+fn network(py: Python<'_>) -> Network {
+    detached(py, || NETWORK.lock().clone())
 }
 
 /// Forgets the stored peers that were announced `max_age_ms` milliseconds ago or earlier.

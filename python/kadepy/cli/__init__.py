@@ -6,7 +6,7 @@ import sys
 import click
 
 from kadepy import KadepyError
-from kadepy.cli import demo
+from kadepy.cli import demo, keys
 
 
 class _Group(click.Group):
@@ -33,3 +33,4 @@ def main() -> None:
 
 
 main.add_command(demo.command)
+main.add_command(keys.keygen)

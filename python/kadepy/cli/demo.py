@@ -22,6 +22,7 @@ from rich.syntax import Syntax
 from rich.text import Text
 
 from kadepy import Config, Swarm, topic, xor_distance
+from kadepy.cli import keys
 
 HOST = "127.0.0.1"
 ANNOUNCERS = 3
@@ -66,6 +67,8 @@ class Outcome:
 
     topic: str
     key: bytes
+    private: bool
+    """Whether the nodes share a network key."""
     members: tuple[Member, ...]
     found: tuple[str, ...]
     join: Cost
@@ -93,7 +96,9 @@ class Outcome:
         return {member.address for member in self.announcers} <= set(self.found)
 
 
-def run(count: int, name: str, step: Callable[[str], None]) -> Outcome:
+def run(
+    count: int, name: str, network_key: list[bytes] | None, step: Callable[[str], None]
+) -> Outcome:
     """Start `count` nodes, let some announce and the last one search, and close them all.
 
     Before each of its `steps(count)` steps it calls `step` with what comes now.
@@ -108,7 +113,7 @@ def run(count: int, name: str, step: Callable[[str], None]) -> Outcome:
 
         def start() -> Swarm:
             step(f"node {len(swarms) + 1} joins")
-            swarm = stack.enter_context(Swarm(host=HOST, config=CONFIG))
+            swarm = stack.enter_context(Swarm(host=HOST, network_key=network_key, config=CONFIG))
             if swarms:
                 joins.append(_measure(swarm, swarm.bootstrap, swarms[0].address)[1])
             swarms.append(swarm)
@@ -132,6 +137,7 @@ def run(count: int, name: str, step: Callable[[str], None]) -> Outcome:
         return Outcome(
             topic=name,
             key=key,
+            private=network_key is not None,
             members=tuple(
                 Member(
                     number=number,
@@ -212,15 +218,22 @@ def _encodable(ctx: click.Context, param: click.Parameter, name: str) -> str:
     callback=_encodable,
     help="What they announce.",
 )
+@keys.option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
-def command(ctx: click.Context, nodes: int, name: str, as_json: bool) -> None:
+def command(
+    ctx: click.Context,
+    nodes: int,
+    name: str,
+    network_key: list[bytes] | None,
+    as_json: bool,
+) -> None:
     """Start a local network, announce, find, and show what happened.
 
     All nodes live in this process on 127.0.0.1; nothing leaves this machine.
     """
     if as_json:
-        outcome = run(nodes, name, lambda step: None)
+        outcome = run(nodes, name, network_key, lambda step: None)
         click.echo(json.dumps(_figures(outcome)))
     elif _can_draw():
         console = Console(highlight=False)
@@ -228,12 +241,15 @@ def command(ctx: click.Context, nodes: int, name: str, as_json: bool) -> None:
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("", total=steps(nodes))
             outcome = run(
-                nodes, name, lambda step: progress.update(task, description=step, advance=1)
+                nodes,
+                name,
+                network_key,
+                lambda step: progress.update(task, description=step, advance=1),
             )
         console.print(_picture(outcome))
     else:
         click.echo(f"starting {nodes} nodes on {HOST}")
-        outcome = run(nodes, name, lambda step: None)
+        outcome = run(nodes, name, network_key, lambda step: None)
         click.echo("\n".join(_lines(outcome)))
     ctx.exit(0 if outcome.found_all else 1)
 
@@ -248,6 +264,7 @@ def _figures(outcome: Outcome) -> dict[str, object]:
     return {
         "nodes": len(outcome.members),
         "topic": outcome.topic,
+        "private": outcome.private,
         "announced": [member.address for member in outcome.announcers],
         "stored_on": [member.address for member in outcome.holders],
         "found": list(outcome.found),
@@ -289,7 +306,11 @@ class _Part(NamedTuple):
 def _story(outcome: Outcome) -> tuple[_Part, ...]:
     announcers, holders, searcher = outcome.announcers, outcome.holders, outcome.searcher
     return (
-        _Part(_PLAIN, f"{len(outcome.members)} nodes joined", outcome.join),
+        _Part(
+            _PLAIN,
+            f"{len(outcome.members)} nodes joined{' a private network' if outcome.private else ''}",
+            outcome.join,
+        ),
         _Part(
             _ANNOUNCER,
             f"{len(announcers)} announced the topic",
