@@ -314,7 +314,7 @@ impl Engine {
                 if let Some(storers) = self.lookup(op).and_then(LookupTask::announcing) {
                     storers.extend(is_sent.then_some((contact.id, Storing::Pending)));
                 }
-            } else if self.guard.trusts_legacy(&contact.endpoint) {
+            } else if self.trusts_legacy(&contact.endpoint) {
                 // A node of v0.1, which stores and does not answer.
                 self.fire(now, contact.endpoint, question, out);
             }

@@ -100,7 +100,7 @@ impl Engine {
         port: Option<u16>,
         out: &mut Outbox,
     ) {
-        if self.guard.trusts_legacy(&to) {
+        if self.trusts_legacy(&to) {
             let announcement = Announcement { topic, port, token: None };
             self.fire(now, to, Question::Announce(announcement), out);
             return;
