@@ -80,7 +80,12 @@ impl Lookup {
 
     /// Takes note of a contact that somebody named, or that the own table lists.
     pub fn add(&mut self, contact: Contact) {
-        if self.answered_at(&contact.id).is_none() {
+        // Most that is named is known already, or too far away to matter.
+        let is_useful = match self.find(&contact) {
+            Ok(_) => false,
+            Err(at) => at < self.shortlist_max,
+        };
+        if is_useful && self.answered_at(&contact.id).is_none() {
             self.insert(contact, State::Fresh);
         }
     }

@@ -89,7 +89,8 @@ pub struct Engine {
     is_observed: bool,
     counters: Counters,
     born: Time,
-    /// When the last datagram came in: while none comes, silence proves nothing about a contact.
+    /// When another node's last packet came in: while none comes, silence proves nothing about a
+    /// contact.
     last_arrival: Time,
     next_sweep: Time,
 }
@@ -189,7 +190,8 @@ impl Engine {
         &self.table
     }
 
-    /// Makes it a node of `network`; before this it is one of [`Network::Public`].
+    /// Makes it a node of `network`; before this it is one of [`Network::Public`]. What it knows and
+    /// stores it keeps, so that a key can be changed; contacts that share no key fall silent.
     pub fn enter(&mut self, network: &Network) {
         self.seal = Seal::new(network, &mut self.rng);
     }
@@ -209,7 +211,6 @@ impl Engine {
         let Some(packet) = self.seal.open(datagram) else {
             return self.refuse(Refusal::Unopened);
         };
-        self.last_arrival = now;
         let mut lists = Lists::default();
         let message = match native::decode(packet, &mut lists) {
             Ok(message) => message,
@@ -225,6 +226,7 @@ impl Engine {
         if [NodeId::ZERO, NodeId::MAX, self.id].contains(&message.sender) {
             return self.refuse(Refusal::SenderId);
         }
+        self.last_arrival = now;
         match message.body.kind() {
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
                 let allowance = self.guard.allowance(&from, len);
@@ -529,7 +531,8 @@ impl Engine {
     /// Looks up an id in a bucket that no lookup went through for long; one at a time, for peers can
     /// make up as many buckets as there may be.
     fn refresh(&mut self, now: Time, out: &mut Outbox) {
-        while !self.table.is_empty() && self.refreshing.is_none() {
+        while self.refreshing.is_none() && self.table.next_stale() <= now && !self.table.is_empty()
+        {
             let random = self.random_id();
             let Some(target) = self.table.stale(now, &random) else {
                 return;

@@ -104,6 +104,11 @@ impl Table {
             }
             bucket.contacts.remove(at);
         }
+        if let Some(at) = bucket.replacements.iter().position(|entry| entry.contact == contact) {
+            let mut entry = bucket.replacements.remove(at);
+            entry.answered(now, round_trip);
+            return self.insert(entry);
+        }
         bucket.replacements.retain(|waiting| waiting.contact.id != contact.id);
         // Whoever owns the address has just shown which id is its own.
         self.remove_endpoint(&contact.endpoint);

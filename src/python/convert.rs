@@ -60,7 +60,8 @@ pub fn bytes(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
         }
     })?;
     if !view.getattr("c_contiguous")?.is_truthy()? {
-        return Err(value_error(name, "contiguous", &shown(value)));
+        // Not its content, which may be a key.
+        return Err(value_error(name, "contiguous", &class_name(value)));
     }
     Ok(view.call_method0("tobytes")?.cast::<PyBytes>()?.as_bytes().to_vec())
 }

@@ -304,3 +304,127 @@ fn random<const N: usize>(rng: &mut impl Rng) -> [u8; N] {
     rng.fill_bytes(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    fn hex<const N: usize>(text: &str) -> [u8; N] {
+        let byte = |word| u8::from_str_radix(word, 16).expect("two hex digits");
+        let bytes: Vec<u8> = text.split_whitespace().map(byte).collect();
+        bytes.try_into().expect("as many bytes as are wanted")
+    }
+
+    fn counting(first: u8) -> SecretBytes {
+        Box::new(Zeroizing::new(std::array::from_fn(|index| first + index as u8)))
+    }
+
+    #[test]
+    fn subkeys_are_hchacha20_of_the_xchacha_draft() {
+        // draft-irtf-cfrg-xchacha-03, section 2.2.1
+        let prefix = hex("00 00 00 09 00 00 00 4A 00 00 00 00 31 41 59 27");
+        let expected = hex("82 41 3B 42 27 B2 7B FE D3 0E 42 50 8A 87 7D 73
+             A0 F9 E4 D5 8A 74 A8 53 C1 2E C4 13 26 D3 EC DC");
+        assert_eq!(*subkey(&counting(0), &prefix), expected);
+    }
+
+    #[test]
+    fn streams_encrypt_like_xchacha20_of_the_draft() {
+        // draft-irtf-cfrg-xchacha-03, appendix A.3.2, from block 1 on
+        let mut text = *b"The dhole (pronounced \"dole\") is also known as the Asiatic wild dog, \
+            red dog, and whistling dog. It is about the size of a German shepherd but looks more \
+            like a long-legged fox. This highly elusive and skilled jumper is classified with \
+            wolves, coyotes, jackals, and foxes in the taxonomic family Canidae.";
+        let prefix = hex("40 41 42 43 44 45 46 47 48 49 4A 4B 4C 4D 4E 4F");
+        let count = hex("50 51 52 53 54 55 56 58");
+        Stream::new(&subkey(&counting(0x80), &prefix), &count, text.len()).apply(&mut text);
+        let expected: [u8; 304] =
+            hex("7D 0A 2E 6B 7F 7C 65 A2 36 54 26 30 29 4E 06 3B 7A B9 B5 55 A5 D5 14 9A
+             A2 1E 4A E1 E4 FB CE 87 EC C8 E0 8A 8B 5E 35 0A BE 62 2B 2F FA 61 7B 20
+             2C FA D7 20 32 A3 03 7E 76 FF DC DC 43 76 EE 05 3A 19 0D 7E 46 CA 1D E0
+             41 44 85 03 81 B9 CB 29 F0 51 91 53 86 B8 A7 10 B8 AC 4D 02 7B 8B 05 0F
+             7C BA 58 54 E0 28 D5 64 E4 53 B8 A9 68 82 41 73 FC 16 48 8B 89 70 CA C8
+             28 F1 1A E5 3C AB D2 01 12 F8 71 07 DF 24 EE 61 83 D2 27 4F E4 C8 B1 48
+             55 34 EF 2C 5F BC 1E C2 4B FC 36 63 EF AA 08 BC 04 7D 29 D2 50 43 53 2D
+             B8 39 1A 8A 3D 77 6B F4 37 2A 69 55 82 7C CB 0C DD 4A F4 03 A7 CE 4C 63
+             D5 95 C7 5A 43 E0 45 F0 CC E1 F2 9C 8B 93 BD 65 AF C5 97 49 22 F2 14 A4
+             0B 7C 40 2C DB 91 AE 73 C0 B6 36 15 CD AD 04 80 68 0F 16 51 5A 7A CE 9D
+             39 23 64 64 32 8A 37 74 3F FC 28 F4 DD B3 24 F4 D0 F5 BB DC 27 0C 65 B1
+             74 9A 6E FF F1 FB AA 09 53 61 75 CC D2 9F B9 E6 05 7B 30 73 20 D3 16 83
+             8A 9C 71 F7 0B 5B 59 07 A6 6F 7E A4 9A AD C4 09");
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn tags_are_made_with_the_one_time_key_of_rfc_8439() {
+        // RFC 8439, section 2.6.2
+        let stream = Stream::new(&counting(0x80), &hex("00 01 02 03 04 05 06 07"), 33);
+        let expected: [u8; 32] = hex("8A D5 A0 8B 90 5F 81 CC 81 50 40 27 4A B2 94 71
+             A8 33 B6 37 E3 FD 0D A5 08 DB B8 E2 FD D1 A6 46");
+        assert_eq!(stream.0[..32], expected);
+    }
+
+    #[test]
+    fn ciphertexts_and_tags_are_those_of_wycheproof() {
+        // Project Wycheproof, xchacha20_poly1305_test, a valid case without associated data: the
+        // draft's own has some. 33 bytes, so that the last block of the tag is a cut one.
+        let key = hex("92 B9 B4 0C 00 48 0A 50 EE 16 A8 63 49 A4 6E 37
+             B0 2D 5B A7 4D 2E 5A 67 EA F3 33 E4 67 FA 01 52");
+        let prefix = hex("DA CA 1F 50 A4 C0 D9 B7 71 51 C7 5F 2E 58 CE 40");
+        let count = hex("48 47 D0 AA B4 93 08 6D");
+        let mut packet: [u8; 33] = hex("C8 57 F3 C5 5D A6 1D 72 56 39 12 A2 53 4E 01 B6
+             42 6B A4 1B F4 17 C1 5B 72 50 86 D3 1A 16 45 C9 4D");
+        let stream = Stream::new(&subkey(&Box::new(Zeroizing::new(key)), &prefix), &count, 33);
+        stream.apply(&mut packet);
+        let expected: [u8; 33] = hex("82 BE 23 7B E0 08 22 8A 8A 9F F1 A5 06 D5 B8 93
+             CF 9D CA A1 DD 33 C0 52 3B 13 58 2B CA DE 46 29 EF");
+        assert_eq!(packet, expected);
+        let expected = hex("72 34 37 AF 0B 68 4B 6E 04 02 43 52 20 6C BA F9");
+        assert_eq!(stream.tag(&packet), expected);
+    }
+
+    #[test]
+    fn v01s_cipher_is_chacha20_of_rfc_8439_from_block_1_on() {
+        // RFC 8439, section 2.4.2
+        let text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip \
+            for the future, sunscreen would be it.";
+        let nonce: [u8; 12] = hex("00 00 00 00 00 00 00 4A 00 00 00 00");
+        let ciphertext: [u8; 114] =
+            hex("6E 2E 35 9A 25 68 F9 80 41 BA 07 28 DD 0D 69 81 E9 7E 7A EC 1D 43 60 C2
+             0A 27 AF CC FD 9F AE 0B F9 1B 65 C5 52 47 33 AB 8F 59 3D AB CD 62 B3 57
+             16 39 D6 24 E6 51 52 AB 8F 53 0C 35 9F 08 61 D8 07 CA 0D BF 50 0D 6A 61
+             56 A3 8E 08 8A 22 B6 5E 52 BC 51 4D 16 CC F8 06 81 8C E9 1A B7 79 37 36
+             5A F9 0B BF 74 A3 5B E6 B4 0B 8E ED F2 78 5E 42 87 4D");
+        let header = [0x11; HEADER_LEN];
+        let lock = Lock::ChaCha20 { key: NetworkKey(counting(0)), prefix: [0; 4] };
+        let mut datagram = [&header[..], &nonce, &ciphertext].concat();
+        let opened = Seal { lock, count: 0 }.open(&mut datagram).map(|packet| &*packet).unwrap();
+        assert_eq!(opened, [&header[..], text].concat());
+    }
+
+    #[test]
+    fn nonces_count_up_through_all_their_bytes() {
+        let mut rng = chacha20::ChaCha20Rng::from_seed([1; 32]);
+        let key = NetworkKey(counting(1));
+        let sealed = Network::Sealed { key: key.clone(), older: Vec::new() };
+        // Where the count stands in a datagram.
+        for (network, at) in [
+            (sealed, SEALED_PREFIX_LEN),
+            (Network::ChaCha20(key), HEADER_LEN + CHACHA20_PREFIX_LEN),
+        ] {
+            let mut seal = Seal::new(&network, &mut rng);
+            for last in [0, 0xff, 0xffff, 0xffff_ffff, u64::MAX - 1, u64::MAX] {
+                seal.count = last;
+                let mut out = Vec::new();
+                let header = |out: &mut Vec<u8>| {
+                    out.resize(out.len() + HEADER_LEN, 0);
+                    Some(HEADER_LEN)
+                };
+                seal.append(&mut out, header).unwrap();
+                assert_eq!(out[at..at + COUNT_LEN], last.wrapping_add(1).to_be_bytes());
+            }
+        }
+    }
+}

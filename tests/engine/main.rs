@@ -2,4 +2,5 @@
 
 mod net;
 mod networks;
+mod private;
 mod scripted;

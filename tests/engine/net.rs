@@ -20,6 +20,17 @@ pub fn seed(default: u64) -> u64 {
     seed
 }
 
+/// The address of node `index` on the open Internet, each in a network of its own.
+pub fn public(index: u32) -> Endpoint {
+    let [_, a, b, c] = (index * 257).to_be_bytes();
+    Endpoint::new([50 + a, b, c, 1], 4_000)
+}
+
+/// The address of node `index` on a LAN.
+pub fn local(index: u8) -> Endpoint {
+    Endpoint::new([192, 168, 0, index], 4_000)
+}
+
 /// When it arrives, its serial number, from where, to where, and its bytes.
 type Datagram = (Time, u64, Endpoint, Endpoint, Vec<u8>);
 

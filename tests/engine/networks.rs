@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::{Network, seed};
+use crate::net::{Network, local, public, seed};
 use kadepy::dht::protocol::{Event, Outcome, Refusal, SeedState};
 use kadepy::wire::message::{Body, Message, Trailer, TxId};
 use kadepy::wire::native::{self, Lists};
@@ -11,17 +11,6 @@ use kadepy::{Config, Endpoint, Legacy, NodeId};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TIMEOUT: Option<Duration> = Some(Duration::from_secs(10));
-
-/// The address of node `index` on the open Internet, each in a network of its own.
-fn public(index: u32) -> Endpoint {
-    let [_, a, b, c] = (index * 257).to_be_bytes();
-    Endpoint::new([50 + a, b, c, 1], 4_000)
-}
-
-/// The address of node `index` on a LAN.
-fn local(index: u8) -> Endpoint {
-    Endpoint::new([192, 168, 0, index], 4_000)
-}
 
 fn bytes(message: &Message<'_>, pad_to: usize) -> Vec<u8> {
     let mut bytes = Vec::new();

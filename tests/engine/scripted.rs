@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::net::{Network, seed};
+use crate::net::{Network, public, seed};
 use kadepy::dht::protocol::{Outcome, SeedState};
 use kadepy::dht::requests::Question;
 use kadepy::wire::message::{Body, Contact, Message, Trailer};
@@ -16,12 +16,6 @@ const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const TOPIC: NodeId = NodeId([0x77; 32]);
-
-/// An address on the open Internet, each in a network of its own.
-fn public(index: u32) -> Endpoint {
-    let [_, a, b, c] = (index * 257).to_be_bytes();
-    Endpoint::new([50 + a, b, c, 1], 4_000)
-}
 
 /// An id that differs from `id` in bit `bit` and in its last byte.
 fn near(id: NodeId, bit: usize, salt: u8) -> NodeId {

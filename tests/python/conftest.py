@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,12 +53,15 @@ def can_bind(port: int) -> bool:
 
 
 class RawNode:
-    """A socket that sends bytes as they are and hands out what comes back."""
+    """A socket that sends packets as they are, or sealed, and hands out what comes back."""
 
-    def __init__(self, node_id: bytes) -> None:
+    def __init__(
+        self, node_id: bytes, *, cipher: wire.Clear | None = None, host: str = "127.0.0.1"
+    ) -> None:
         self.id = node_id
+        self.cipher = cipher or wire.Clear()
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
+        self.socket.bind((host, 0))
         self.socket.settimeout(DEADLINE)
         self.address: Address = self.socket.getsockname()
         self.port = self.address[1]
@@ -66,15 +70,15 @@ class RawNode:
     def close(self) -> None:
         self.socket.close()
 
-    def send(self, to: Swarm, datagram: bytes) -> None:
-        self.socket.sendto(datagram, to.address)
+    def send(self, to: Swarm, packet: bytes) -> None:
+        self.socket.sendto(self.cipher.seal(packet), to.address)
 
     def receive(self) -> bytes:
-        return self.socket.recv(65_535)
+        return self.cipher.open(self.socket.recv(65_535))
 
-    def ask(self, to: Swarm, datagram: bytes) -> bytes:
-        """The next datagram that is no request of the node's own, such as its probe of us."""
-        self.send(to, datagram)
+    def ask(self, to: Swarm, packet: bytes) -> bytes:
+        """The next packet that is no request of the node's own, such as its probe of us."""
+        self.send(to, packet)
         while (reply := self.receive())[0] in wire.REQUESTS:
             pass
         return reply
@@ -100,8 +104,10 @@ class RawNode:
 class ScriptedNode(RawNode):
     """A node played by a thread: honest, but for the types that `scripts` answers instead."""
 
-    def __init__(self, node_id: bytes, *, v01: bool = False) -> None:
-        super().__init__(node_id)
+    def __init__(
+        self, node_id: bytes, *, v01: bool = False, cipher: wire.Clear | None = None
+    ) -> None:
+        super().__init__(node_id, cipher=cipher)
         self.v01 = v01
         self.lists: list[wire.Listed] = []
         self.holds: list[Address] = []
@@ -150,10 +156,10 @@ class ScriptedNode(RawNode):
                 continue  # Windows tells this way that an earlier reply found a closed port.
             if source == self.address:
                 return
-            packet = wire.decode(datagram)
+            packet = wire.decode(self.cipher.open(datagram))
             self.asked.append(packet)
             for reply in self.scripts.get(packet.type, self.honest)(packet):
-                self.socket.sendto(reply, source)
+                self.socket.sendto(self.cipher.seal(reply), source)
 
 
 class Child:
@@ -267,8 +273,8 @@ def swarm(make_swarm: Callable[..., Swarm]) -> Swarm:
 def make_raw() -> Iterator[Callable[..., RawNode]]:
     made: list[RawNode] = []
 
-    def make(node_id: bytes | None = None) -> RawNode:
-        made.append(RawNode(node_id or secrets.token_bytes(32)))
+    def make(node_id: bytes | None = None, **options: Any) -> RawNode:
+        made.append(RawNode(node_id or secrets.token_bytes(32), **options))
         return made[-1]
 
     yield make
@@ -285,8 +291,8 @@ def raw(make_raw: Callable[..., RawNode]) -> RawNode:
 def make_node() -> Iterator[Callable[..., ScriptedNode]]:
     made: list[ScriptedNode] = []
 
-    def make(node_id: bytes | None = None, *, v01: bool = False) -> ScriptedNode:
-        made.append(ScriptedNode(node_id or secrets.token_bytes(32), v01=v01))
+    def make(node_id: bytes | None = None, **options: Any) -> ScriptedNode:
+        made.append(ScriptedNode(node_id or secrets.token_bytes(32), **options))
         return made[-1]
 
     yield make

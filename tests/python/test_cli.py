@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import metadata
 
 import pytest
@@ -119,7 +118,7 @@ def test_an_interrupted_demo_closes_its_nodes(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(demo, "Swarm", record)
     with pytest.raises(KeyboardInterrupt):
-        run(20, "demo", interrupt)
+        run(20, "demo", None, interrupt)
     assert [swarm.closed for swarm in started] == [True] * 5
 
 
@@ -146,7 +145,7 @@ def test_a_peer_that_is_not_found_exits_with_1(monkeypatch: pytest.MonkeyPatch) 
         Member(1, b"\1" * 32, "127.0.0.1:1001", 1, frozenset()),
         Member(2, b"\2" * 32, "127.0.0.1:1002", None, frozenset()),
     )
-    outcome = Outcome("demo", b"\3" * 32, members, (), cost, cost, cost)
+    outcome = Outcome("demo", b"\3" * 32, False, members, (), cost, cost, cost)
     monkeypatch.setattr(demo, "run", lambda *_: outcome)
     for arguments in (["demo"], ["demo", "--json"]):
         assert CliRunner().invoke(main, arguments).exit_code == 1
@@ -156,7 +155,7 @@ def test_a_peer_that_is_not_found_exits_with_1(monkeypatch: pytest.MonkeyPatch) 
 def test_a_failure_is_one_line_and_exits_with_1(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(count: int, name: str, step: Callable[[str], None]) -> Outcome:
+    def fail(*_: object) -> Outcome:
         raise error
 
     monkeypatch.setattr(demo, "run", fail)

@@ -359,6 +359,7 @@ PACKETS = [
 DROPPED = [
     "short",
     "oversize",
+    "unopened",
     "unknown_type",
     "malformed",
     "sender_id",

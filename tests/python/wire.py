@@ -38,6 +38,16 @@ class Tag(enum.IntEnum):
     AGENT = 10
 
 
+class Clear:
+    """How packets go over the wire without a network key."""
+
+    def seal(self, packet: bytes) -> bytes:
+        return packet
+
+    def open(self, datagram: bytes) -> bytes:
+        return datagram
+
+
 REQUESTS = {Type.PING, Type.FIND_NODE, Type.ANNOUNCE_PEER, Type.GET_PEERS}
 
 

@@ -4,7 +4,7 @@ never an argument, which the list of processes would show."""
 import os
 import secrets
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -32,7 +32,7 @@ def option(command: F) -> F:
     add = click.option(
         "--key-file",
         "network_key",
-        type=click.File("rb"),
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True),
         callback=_network_key,
         help=f"A file with a network key as hex, or several: the first seals, all open. Without "
         f"it the environment's {VARIABLE} counts.",
@@ -41,10 +41,15 @@ def option(command: F) -> F:
 
 
 def _network_key(
-    ctx: click.Context, param: click.Parameter, file: BinaryIO | None
+    ctx: click.Context, param: click.Parameter, path: str | None
 ) -> list[bytes] | None:
-    if file is not None:
-        return _parsed(_text(file.read(FILE_MAX + 1)), file.name)
+    if path is not None:
+        try:
+            with click.open_file(path, "rb") as file:
+                content = file.read(FILE_MAX + 1)
+        except OSError as error:
+            raise click.BadParameter(f"cannot read {path}: {error.strerror}") from None
+        return _parsed(_text(content), path)
     text = os.environ.get(VARIABLE)
     return None if text is None else _parsed(text, VARIABLE)
 
