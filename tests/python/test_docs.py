@@ -1,15 +1,18 @@
-"""What the documents show runs: the docstrings' examples and the README's quick start."""
+"""What the documents show is so: the docstrings' examples, the README's programs, the packets under
+a network key in the wire protocol."""
 
 from __future__ import annotations
 
 import doctest
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import ciphers
 import kadepy
 import kadepy.swarm
 
@@ -33,10 +36,40 @@ def test_a_docstring_s_example_runs(name: str) -> None:
     assert runner.run(example, out=report.append).failed == 0, "".join(report)
 
 
-def test_the_quick_start_runs() -> None:
-    quick_start = (ROOT / "README.md").read_text().split("## Quick start")[1]
-    script = re.findall(r"```python\n(.*?)```", quick_start, re.DOTALL)[0]
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[Peer(ip='127.0.0.1', port=5000)]\n"
+def test_the_quick_start_runs(tmp_path: Path) -> None:
+    assert run("Quick start", tmp_path) == ["[Peer(ip='127.0.0.1', port=5000)]"]
+
+
+def test_the_program_of_a_private_network_runs(tmp_path: Path) -> None:
+    (tmp_path / "network.key").write_text(secrets.token_hex(32) + "\n")
+    found, found_by_stranger, dropped = run("Private networks", tmp_path)
+    assert (found, found_by_stranger) == ("[Peer(ip='127.0.0.1', port=5000)]", "[]")
+    assert int(dropped) > 0
+
+
+def test_the_packets_under_a_network_key_are_what_the_wire_protocol_says() -> None:
+    page = (ROOT / "docs" / "wire-protocol.md").read_text()
+    clear, keyed = page.split("### With a network key")
+    ping, *_ = packets(clear.split("## Examples")[1])
+    derived, sealed_ping, v01_ping, v01_find_node = packets(keyed)
+    key = bytes(range(0x80, 0xA0))
+    sealed, v01 = ciphers.Sealed(key), ciphers.V01(key)
+    assert derived == sealed.key
+    assert sealed.open(sealed_ping) == ping
+    assert v01.open(v01_ping) == ping[:33]
+    assert v01.open(v01_find_node) == b"\x02" + ping[1:33] + bytes(range(0x40, 0x60))
+
+
+def run(section: str, directory: Path) -> list[str]:
+    """The lines that the first program of a README section prints."""
+    text = (ROOT / "README.md").read_text().split(f"## {section}")[1]
+    script = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def packets(text: str) -> list[bytes]:
+    """The blocks of spaced hex, without their notes."""
+    blocks = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    return [bytes.fromhex(re.sub(r";.*", "", block)) for block in blocks]
