@@ -125,6 +125,9 @@ pub enum CommandError {
     /// More than fits into a packet.
     #[error(transparent)]
     TooLong(#[from] TooLong),
+    /// The system's generator fails, without which nothing can be sealed.
+    #[error("the system gives no random bytes")]
+    NoRandomness,
 }
 
 /// An operation under way. Dropping it ends the operation.
@@ -152,11 +155,11 @@ impl Node {
             Some(id) => id,
             None => NodeId(random::bytes()?),
         };
-        let seed = random::bytes()?;
+        let (seed, nonce_start) = (random::bytes()?, random::bytes()?);
         let reactor = Reactor::bind(address, config.receive_buffer)?;
         let link = Arc::clone(reactor.link());
         let mut engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
-        engine.enter(network);
+        engine.enter(Time::ZERO, network, nonce_start);
         let (thread_lives, thread_ended) = bounded(0);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
@@ -306,7 +309,8 @@ impl Node {
     ///
     /// See [`Node::ping`].
     pub fn enter(&self, network: &Network) -> Result<(), CommandError> {
-        self.shared.command(|state, _, _| state.engine.enter(network))
+        let start = random::bytes().map_err(|_| CommandError::NoRandomness)?;
+        self.shared.command(|state, now, _| state.engine.enter(now, network, start))
     }
 
     /// See [`Engine::send`].
@@ -433,7 +437,7 @@ impl Node {
     /// Any thread may call it, any number of times; each call returns when all that is done. (A
     /// thread that is sending at that moment holds the port until its datagram is sent.)
     pub fn close(&self) {
-        if self.shared.is_abandoned.load(Ordering::Acquire) {
+        if let Err(CommandError::Forked) = self.check_open() {
             return;
         }
         self.shared.is_closed.store(true, Ordering::SeqCst);
@@ -513,7 +517,8 @@ impl Drop for Pending {
 
 impl Shared {
     fn check_open(&self) -> Result<(), CommandError> {
-        if self.is_abandoned.load(Ordering::Acquire) {
+        // The process also where a fork came without the hook that says so.
+        if self.is_abandoned.load(Ordering::Acquire) || std::process::id() != self.process {
             return Err(CommandError::Forked);
         }
         if self.is_closed.load(Ordering::Acquire) {
@@ -531,15 +536,14 @@ impl Shared {
         run: impl FnOnce(&mut State, Time, &mut Outbox) -> T,
     ) -> Result<T, CommandError> {
         self.check_open()?;
-        // A fork that nobody told us of has copied the count of nonces, and perhaps a lock that is
-        // held: what this process sealed, the parent would seal once more.
-        if std::process::id() != self.process {
-            return Err(CommandError::Forked);
-        }
+        // A fork copies the nonces too, and with them the next one. The copy's reactor does not
+        // exist; its commands, which nothing else tells from the original's, begin anew.
+        let nonce_start = random::bytes().map_err(|_| CommandError::NoRandomness)?;
         let mut out = Outbox::default();
         let mut state = self.state.lock();
         // A close that came in between has released the waiters; a new one would wait for ever.
         self.check_open()?;
+        state.engine.restart_nonces(nonce_start);
         let result = run(&mut state, self.link.now(), &mut out);
         let deadline = state.engine.next_deadline();
         let is_earlier = deadline.is_some_and(|at| state.wakes_at.is_none_or(|wakes| at < wakes));

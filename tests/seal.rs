@@ -12,7 +12,7 @@ use kadepy::wire::native::{HEADER_LEN, MAX_READ, MAX_SENT};
 use kadepy::wire::seal::{KeyError, Seal};
 use kadepy::{Network, NetworkKey};
 use proptest::prelude::*;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 use sha2::Sha256;
 
 const KEY: [u8; 32] = *b"thirty-two bytes that are random";
@@ -47,7 +47,14 @@ fn seal_of(network: &Network) -> Seal {
 }
 
 fn seeded(network: &Network, seed: u64) -> Seal {
-    Seal::new(network, &mut ChaCha20Rng::seed_from_u64(seed))
+    Seal::new(network, start(seed))
+}
+
+/// Where nonces begin.
+fn start(seed: u64) -> [u8; NONCE_LEN] {
+    let mut start = [0; NONCE_LEN];
+    ChaCha20Rng::seed_from_u64(seed).fill_bytes(&mut start);
+    start
 }
 
 fn append(seal: &mut Seal, packet: &[u8]) -> Option<Vec<u8>> {
@@ -363,23 +370,31 @@ fn no_nonce_of_ten_thousand_comes_twice() {
 #[test]
 fn seals_of_one_key_share_no_nonce() {
     for (network, at, len) in ciphers() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let seals = [Seal::new(&network, &mut rng), Seal::new(&network, &mut rng)];
-        let [a, b] = seals.map(|mut seal| nonces(&mut seal, at, len, 1_000));
-        assert!(a.is_disjoint(&b), "of one generator: {network:?}");
-        let b = nonces(&mut seeded(&network, 2), at, len, 1_000);
-        assert!(a.is_disjoint(&b), "of two generators: {network:?}");
+        let [a, b] = [1, 2].map(|seed| nonces(&mut seeded(&network, seed), at, len, 1_000));
+        assert!(a.is_disjoint(&b), "{network:?}");
     }
 }
 
 #[test]
-fn every_seal_draws_the_prefix_of_its_nonces_and_where_their_count_starts() {
+fn a_seal_that_begins_anew_shares_no_nonce_with_a_copy_that_goes_on() {
     for (network, at, len) in ciphers() {
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let [mut one, mut copy] = [1, 1].map(|seed| seeded(&network, seed));
+        one.restart(start(2));
+        let [a, b] = [&mut one, &mut copy].map(|seal| nonces(seal, at, len, 1_000));
+        assert!(a.is_disjoint(&b), "{network:?}");
+        let packet = packet(HEADER_LEN);
+        let mut datagram = datagram(&mut one, &packet);
+        assert_eq!(copy.open(&mut datagram), Some(&mut packet.clone()[..]), "{network:?}");
+    }
+}
+
+#[test]
+fn prefix_and_count_of_the_nonces_come_from_the_start() {
+    for (network, at, len) in ciphers() {
         let mut prefixes = BTreeSet::new();
         let mut counts = BTreeSet::new();
-        for _ in 0..8 {
-            let datagram = datagram(&mut Seal::new(&network, &mut rng), &packet(HEADER_LEN));
+        for seed in 0..8 {
+            let datagram = datagram(&mut seeded(&network, seed), &packet(HEADER_LEN));
             let (prefix, count) = datagram[at..at + len].split_at(len - 8);
             prefixes.insert(prefix.to_vec());
             counts.insert(count.to_vec());

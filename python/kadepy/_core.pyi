@@ -1,6 +1,6 @@
 """The compiled core of KadePy. `kadepy` exports what is public."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import final
 
 from typing_extensions import Buffer
@@ -129,7 +129,7 @@ class Node:
         host: str,
         bootstrap: _Contact | Iterable[_Contact],
         node_id: Buffer | None,
-        network_key: Buffer | Sequence[Buffer] | None,
+        network_key: Buffer | list[Buffer] | None,
         cipher: str,
         config: Config | None,
         logs: bool,

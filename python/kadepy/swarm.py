@@ -50,7 +50,7 @@ def _contacts(given: _Contact | Iterable[_Contact]) -> _Contact | Iterable[_Cont
     return list(given)
 
 
-def _keys(given: _Keys | None) -> _Keys | None:
+def _keys(given: _Keys | None) -> Buffer | list[Buffer] | None:
     # As with contacts. What has bytes is one key, though it may be a sequence too.
     if isinstance(given, (str, memoryview)) or not isinstance(given, Sequence):
         return given
@@ -58,7 +58,7 @@ def _keys(given: _Keys | None) -> _Keys | None:
         memoryview(given)  # type: ignore[arg-type]
     except TypeError:
         return list(given)
-    return given
+    return given  # type: ignore[return-value]
 
 
 class Swarm:
@@ -79,9 +79,9 @@ class Swarm:
         node_id: 32 bytes; by default random ones from the system's generator.
         network_key: 32 secret bytes that all members of a private network share, such as
             ``secrets.token_bytes(32)`` gives, once for all of them. Who does not hold them can
-            neither read nor join nor disturb the network. A list of keys lets a network change its
-            key: the first seals, all open. None makes a node of a public network.
-            The keys stay as they are for the life of the node.
+            neither read what is said in the network nor say anything in it. A list of up to 8
+            keys lets a network change its key: the first seals, all open. None makes a node of a
+            public network. The keys stay as they are for the life of the node.
         cipher: what is done with the key. ``"sealed"`` is XChaCha20-Poly1305 over whole packets.
             ``"chacha20"`` is v0.1's, for networks with nodes of v0.1: it hides what packets say,
             but not from whom they are, and it does not notice when they are changed.
@@ -131,17 +131,21 @@ class Swarm:
     ) -> None:
         from kadepy import _runtime
 
-        self._node = _core.Node(
-            port,
-            host,
-            _contacts(bootstrap),
-            node_id,
-            _keys(network_key),
-            cipher,
-            config,
-            _runtime.wants_log(),
-        )
         self._cipher = None if network_key is None else cipher
+        try:
+            self._node = _core.Node(
+                port,
+                host,
+                _contacts(bootstrap),
+                node_id,
+                _keys(network_key),
+                cipher,
+                config,
+                _runtime.wants_log(),
+            )
+        finally:
+            # Some tracebacks show what the frames hold.
+            del network_key
 
     @property
     def id(self) -> bytes:
@@ -395,6 +399,8 @@ class Swarm:
         self.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_node"):
+            return "<Swarm, not started>"
         host = f"[{self.host}]" if ":" in self.host else self.host
         cipher = f" {self._cipher}" if self._cipher else ""
         state = " closed" if self.closed else ""

@@ -33,7 +33,7 @@ use crate::wire::message::{
     Body, Contact, Endpoint, ErrorCode, Kind, Message, Token, Trailer, TxId, Want,
 };
 use crate::wire::native::{self, DecodeError, Lists};
-use crate::wire::seal::{Network, Seal};
+use crate::wire::seal::{NONCE_START_LEN, Network, Seal};
 
 /// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
 const PROBE_LEN: usize = 47;
@@ -190,10 +190,24 @@ impl Engine {
         &self.table
     }
 
-    /// Makes it a node of `network`; before this it is one of [`Network::Public`]. What it knows and
-    /// stores it keeps, so that a key can be changed; contacts that share no key fall silent.
-    pub fn enter(&mut self, network: &Network) {
-        self.seal = Seal::new(network, &mut self.rng);
+    /// Makes it a node of `network`; before this it is one of [`Network::Public`].
+    ///
+    /// Between a public network and a private one it forgets whom it knows and what it stores: that
+    /// is no business of the others. Where only the key changes it keeps them. `start` begins the
+    /// nonces, as in [`Seal::new`].
+    pub fn enter(&mut self, now: Time, network: &Network, start: [u8; NONCE_START_LEN]) {
+        let was_public = self.seal.is_public();
+        self.seal = Seal::new(network, start);
+        if self.seal.is_public() != was_public {
+            self.table = Table::new(now, self.id, &self.config);
+            self.storage = Storage::new(self.id, &self.config);
+            self.guard = Guard::new(&self.config, &mut self.rng);
+        }
+    }
+
+    /// Begins the nonces of a private network anew, see [`Seal::restart`].
+    pub fn restart_nonces(&mut self, start: [u8; NONCE_START_LEN]) {
+        self.seal.restart(start);
     }
 
     /// Whether every packet that decodes is to be reported as [`Event::Packet`].

@@ -91,7 +91,9 @@ impl From<CommandError> for PyErr {
             CommandError::Closed | CommandError::Forked | CommandError::Ended => {
                 closed_error(py, error.to_string())
             }
-            CommandError::Busy(_) => kadepy_error(py, error.to_string()),
+            CommandError::Busy(_) | CommandError::NoRandomness => {
+                kadepy_error(py, error.to_string())
+            }
             CommandError::TooLong(_) => PyValueError::new_err(error.to_string()),
         })
     }

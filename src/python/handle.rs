@@ -22,8 +22,8 @@ use crate::wire::seal::Network;
 /// A node and its callback.
 pub struct Handle {
     pub node: Arc<Node>,
-    /// Whether it was made with a network key.
-    pub has_key: bool,
+    /// Whether it was made with a network key; that of a `Swarm` never changes.
+    pub is_private: bool,
     config: Config,
     callback: Mutex<Option<Py<PyAny>>>,
     callback_errors: AtomicU64,
@@ -58,7 +58,7 @@ impl Handle {
             .map_err(|error| classes::bind_error(address, &error))?;
         let handle = Arc::new(Self {
             node: Arc::new(node),
-            has_key: !matches!(network, Network::Public),
+            is_private: !matches!(network, Network::Public),
             config,
             callback: Mutex::new(None),
             callback_errors: AtomicU64::new(0),
@@ -225,8 +225,9 @@ pub fn _abandon_all() -> Vec<i32> {
         return descriptors;
     };
     for handle in nodes.iter().filter_map(Weak::upgrade) {
-        if !handle.node.is_closed() {
-            descriptors.extend(handle.node.descriptor());
+        // A closed one has none, and stays what it is.
+        if let Some(descriptor) = handle.node.descriptor() {
+            descriptors.push(descriptor);
             handle.node.abandon();
         }
         std::mem::forget(handle);

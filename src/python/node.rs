@@ -137,7 +137,8 @@ impl PyNode {
             }
         }
         let reasons: Vec<String> = tried.iter().map(|entry| reason(entry, node)).collect();
-        let message = format!("no bootstrap contact answered: {}", reasons.join("; "));
+        let under = if self.handle.is_private { " under this network key" } else { "" };
+        let message = format!("no bootstrap contact answered{under}: {}", reasons.join("; "));
         Err(classes::bootstrap_error(py, message))
     }
 

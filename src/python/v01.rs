@@ -18,8 +18,7 @@ use crate::wire::seal::Network;
 
 /// The node that `create_swarm` made.
 static MADE: Mutex<Option<Arc<Handle>>> = Mutex::new(None);
-/// The network of the nodes that `create_swarm` makes, as `set_network_key` says. Its lock is taken
-/// without the GIL.
+/// The network of the nodes that `create_swarm` makes, as `set_network_key` says. Taken before `MADE`.
 static NETWORK: Mutex<Network> = Mutex::new(Network::Public);
 /// The process's callback, which the default node gets, whichever that is.
 static CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
@@ -32,22 +31,29 @@ fn default_node() -> Option<Arc<Handle>> {
 }
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
-    let made = MADE.lock().clone();
     if let Some(handle) = default_node() {
-        let is_swarm = !made.is_some_and(|made| Arc::ptr_eq(&made, &handle));
-        if is_swarm && !handle.has_key && !matches!(network(py), Network::Public) {
-            return Err(PyRuntimeError::new_err(
-                "set_network_key was given a key, but the default node is a Swarm without one: call create_swarm(), or make the Swarm with network_key and cipher=\"chacha20\"",
-            ));
-        }
         adopt(py, &handle)?;
         return Ok(handle);
     }
+    let made = MADE.lock().clone();
     if let Some(made) = made {
         made.node.check_open()?;
     }
     let message = "there is no open node: call create_swarm() or make a Swarm first";
     Err(classes::closed_error(py, message.into()))
+}
+
+/// The default node, to send something: not in the clear where the process has a key.
+fn sender(py: Python<'_>) -> PyResult<Arc<Handle>> {
+    let handle = node_in_use(py)?;
+    let wants_key = !matches!(*NETWORK.lock(), Network::Public);
+    let is_made = MADE.lock().as_ref().is_some_and(|made| Arc::ptr_eq(made, &handle));
+    if wants_key && !is_made && !handle.is_private {
+        return Err(PyRuntimeError::new_err(
+            "set_network_key was given a key, but the default node is a Swarm without one: call create_swarm(), or make the Swarm with network_key and cipher=\"chacha20\"",
+        ));
+    }
+    Ok(handle)
 }
 
 /// Gives the process's callback to `handle`, if that is the default node, and takes it from the node
@@ -81,13 +87,17 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
         detached(py, || former.node.close());
     }
     let address = ([0, 0, 0, 0], port).into();
-    let handle = Handle::start(py, address, None, &network(py), Config::default())?;
+    let network = NETWORK.lock().clone();
+    let handle = Handle::start(py, address, None, &network, Config::default())?;
+    let network = NETWORK.lock();
+    // The key may have been changed while the node was made. One that the exit has closed has no use
+    // for it.
+    let _ = handle.node.enter(&network);
     let former = MADE.lock().replace(Arc::clone(&handle));
+    drop(network);
     if let Some(former) = former {
         detached(py, || former.node.close());
     }
-    // The key may have been changed while the node was made.
-    detached(py, || handle.node.enter(&NETWORK.lock()))?;
     adopt(py, &handle)?;
     Ok(handle.node.address().port())
 }
@@ -139,7 +149,7 @@ pub fn dht_announce_peer(
     topic: &Bound<'_, PyAny>,
     announced_port: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let handle = node_in_use(py)?;
+    let handle = sender(py)?;
     let to = handle.endpoint(["ip", "port"], ip, Some(port))?;
     let topic = convert::topic("topic", topic)?;
     let announced = convert::port("announced_port", announced_port)?;
@@ -163,7 +173,7 @@ fn fire(
     port: &Bound<'_, PyAny>,
     question: Question,
 ) -> PyResult<()> {
-    let handle = node_in_use(py)?;
+    let handle = sender(py)?;
     let to = handle.endpoint(["ip", "port"], ip, Some(port))?;
     Ok(detached(py, || handle.node.fire(to, question))?)
 }
@@ -178,7 +188,7 @@ pub fn send_packet(
     r#type: &Bound<'_, PyAny>,
     payload: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    let handle = node_in_use(py)?;
+    let handle = sender(py)?;
     let to = handle.endpoint(["ip", "port"], ip, Some(port))?;
     let kind = convert::any_kind("type", r#type)?;
     let payload = convert::payload("payload", payload)?;
@@ -189,23 +199,18 @@ pub fn send_packet(
 ///
 /// With a key, 32 bytes that all members share, packets are encrypted with v0.1's ChaCha20, and
 /// packets of others are not understood. That hides what they say; it does not stop anyone who
-/// can change packets on their way. None switches encryption off. A `Swarm` is not touched: its
-/// keys are those that it was made with.
+/// can change packets on their way. None switches encryption off. Between a key and none a node
+/// forgets its contacts and what it stores. A `Swarm` is not touched: its keys are those that it was
+/// made with.
 #[pyfunction]
-pub fn set_network_key(py: Python<'_>, key: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
     let network = convert::chacha20("key", key)?;
+    let mut current = NETWORK.lock();
+    *current = network;
     let made = MADE.lock().clone();
-    detached(py, || {
-        let mut current = NETWORK.lock();
-        *current = network;
-        // A closed node has no use for it.
-        let _ = made.as_ref().map(|made| made.node.enter(&current));
-    });
+    // A closed node has no use for it.
+    let _ = made.map(|made| made.node.enter(&current));
     Ok(())
-}
-
-fn network(py: Python<'_>) -> Network {
-    detached(py, || NETWORK.lock().clone())
 }
 
 /// Forgets the stored peers that were announced `max_age_ms` milliseconds ago or earlier.

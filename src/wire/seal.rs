@@ -8,7 +8,6 @@ use chacha20::{ChaCha20, R20, hchacha};
 use hkdf::Hkdf;
 use poly1305::Poly1305;
 use poly1305::universal_hash::{KeyInit, UniversalHash};
-use rand_core::Rng;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -18,7 +17,14 @@ use super::native::{HEADER_LEN, MAX_READ, MAX_SENT};
 
 /// Bytes in a network key.
 pub const KEY_LEN: usize = 32;
+/// Random bytes that a seal begins its nonces with.
+pub const NONCE_START_LEN: usize = SEALED_NONCE_LEN;
+/// The most keys of one network: each is tried on every datagram that no other opens.
+pub const KEYS_MAX: usize = 8;
 
+/// What sealed datagrams begin with: to a node without a key a reserved type, which it drops, where
+/// it would take others for somebody's packets.
+const SEALED_FIRST_BYTE: u8 = 15;
 const SEALED_INFO: &[u8] = b"kadepy/1 seal";
 const TAG_LEN: usize = 16;
 /// The bytes of a nonce that tell one seal from all others, by cipher; the count follows.
@@ -73,7 +79,8 @@ pub enum Network {
         /// Seals and opens.
         key: NetworkKey,
         /// These open too, so that the members of a network can change its key one by one. Each
-        /// costs one more attempt for a datagram that the others do not open.
+        /// costs one more attempt for a datagram that the others do not open; with `key` they
+        /// should be no more than [`KEYS_MAX`].
         older: Vec<NetworkKey>,
     },
     /// v0.1's private network: ChaCha20 over bodies. It hides them and proves nothing: who can
@@ -84,8 +91,8 @@ pub enum Network {
 
 /// Seals what a node sends and opens what it receives, as its [`Network`] says.
 ///
-/// No two of its nonces are equal, for they count up. Those of two seals differ in the random bytes
-/// before the count, or where these are as few as v0.1's, in the random number that it starts from.
+/// No two of its nonces are equal, for they count up from random bytes; [`Seal::restart`] draws the
+/// line between two that may count from the same ones, as the copies do that a fork makes.
 pub struct Seal {
     lock: Lock,
     count: u64,
@@ -142,19 +149,45 @@ impl std::fmt::Debug for NetworkKey {
 }
 
 impl Seal {
-    /// A seal for `network`; its nonces begin with bytes drawn from `rng`.
-    pub fn new(network: &Network, rng: &mut impl Rng) -> Self {
+    /// A seal for `network` that begins its nonces with `start`: bytes of the system's generator,
+    /// new ones for each seal.
+    pub fn new(network: &Network, start: [u8; NONCE_START_LEN]) -> Self {
         let lock = match network {
             Network::Public => Lock::None,
-            Network::Sealed { key, older } => {
-                let prefix = random(rng);
-                let mut keys = vec![key.sealed()];
-                keys.extend(older.iter().map(NetworkKey::sealed));
-                Lock::Sealed { prefix, own: Box::new(subkey(&keys[0], &prefix)), keys }
+            Network::Sealed { key, older } => Lock::Sealed {
+                prefix: Default::default(),
+                own: SecretBytes::default(),
+                keys: std::iter::once(key).chain(older).map(NetworkKey::sealed).collect(),
+            },
+            Network::ChaCha20(key) => {
+                Lock::ChaCha20 { key: key.clone(), prefix: Default::default() }
             }
-            Network::ChaCha20(key) => Lock::ChaCha20 { key: key.clone(), prefix: random(rng) },
         };
-        Self { lock, count: u64::from_be_bytes(random(rng)) }
+        let mut seal = Self { lock, count: 0 };
+        seal.restart(start);
+        seal
+    }
+
+    /// Begins the nonces anew, with other bytes than before.
+    pub fn restart(&mut self, start: [u8; NONCE_START_LEN]) {
+        let (start, count) = start.split_last_chunk().expect("it is longer");
+        self.count = u64::from_be_bytes(*count);
+        match &mut self.lock {
+            Lock::None => {}
+            Lock::Sealed { prefix, own, keys } => {
+                prefix.copy_from_slice(start);
+                prefix[0] = SEALED_FIRST_BYTE;
+                own.copy_from_slice(&*subkey(&keys[0], prefix));
+            }
+            Lock::ChaCha20 { prefix, .. } => {
+                prefix.copy_from_slice(&start[..CHACHA20_PREFIX_LEN]);
+            }
+        }
+    }
+
+    /// Whether packets go in the clear.
+    pub fn is_public(&self) -> bool {
+        matches!(self.lock, Lock::None)
     }
 
     /// The bytes by which a datagram is longer than the packet in it.
@@ -183,7 +216,7 @@ impl Seal {
                     return None;
                 }
                 let opening = keys.iter().find_map(|key| {
-                    let stream = Stream::new(&subkey(key, prefix), count, packet.len());
+                    let stream = Stream::new(&subkey(key, prefix), count);
                     bool::from(stream.tag(packet).ct_eq(tag)).then_some(stream)
                 });
                 opening?.apply(packet);
@@ -229,7 +262,7 @@ impl Seal {
             Lock::None => {}
             Lock::Sealed { own, .. } => {
                 let packet = &mut out[packet_at..];
-                let stream = Stream::new(own, &count, packet.len());
+                let mut stream = Stream::new(own, &count);
                 stream.apply(packet);
                 let tag = stream.tag(packet);
                 out.extend_from_slice(&tag);
@@ -256,26 +289,32 @@ impl Default for Seal {
 /// XChaCha20-Poly1305 for one packet: ChaCha20-Poly1305 under a subkey (RFC 8439 and
 /// draft-irtf-cfrg-xchacha). It is put together here because the `chacha20poly1305` crate, which the
 /// tests compare it with, computes each block of so short a message at the price of four.
-struct Stream([u8; STREAM_MAX]);
+struct Stream {
+    cipher: ChaCha20,
+    /// The keystream so far: one step, which the tag's key and a short packet need.
+    bytes: [u8; STREAM_MAX],
+}
 
 impl Stream {
-    fn new(subkey: &[u8; KEY_LEN], count: &[u8; COUNT_LEN], len: usize) -> Self {
+    fn new(subkey: &[u8; KEY_LEN], count: &[u8; COUNT_LEN]) -> Self {
         let mut nonce = [0; CHACHA20_NONCE_LEN];
         nonce[CHACHA20_PREFIX_LEN..].copy_from_slice(count);
-        let mut stream = Self([0; STREAM_MAX]);
-        let bytes = &mut stream.0[..(START + len).next_multiple_of(STREAM_STEP)];
-        ChaCha20::new(subkey.into(), (&nonce).into()).apply_keystream(bytes);
-        stream
+        let mut cipher = ChaCha20::new(subkey.into(), (&nonce).into());
+        let mut bytes = [0; STREAM_MAX];
+        cipher.apply_keystream(&mut bytes[..STREAM_STEP]);
+        Self { cipher, bytes }
     }
 
-    fn apply(&self, packet: &mut [u8]) {
-        for (byte, key) in packet.iter_mut().zip(&self.0[START..]) {
+    fn apply(&mut self, packet: &mut [u8]) {
+        let end = (START + packet.len()).next_multiple_of(STREAM_STEP);
+        self.cipher.apply_keystream(&mut self.bytes[STREAM_STEP..end]);
+        for (byte, key) in packet.iter_mut().zip(&self.bytes[START..]) {
             *byte ^= key;
         }
     }
 
     fn tag(&self, ciphertext: &[u8]) -> [u8; TAG_LEN] {
-        let (key, _) = self.0.split_first_chunk::<KEY_LEN>().expect("it is longer");
+        let (key, _) = self.bytes.split_first_chunk::<KEY_LEN>().expect("it is longer");
         let mut mac = Poly1305::new(key.into());
         mac.update_padded(ciphertext);
         // No associated data, and so many bytes of ciphertext.
@@ -299,15 +338,8 @@ fn apply_chacha20(key: &NetworkKey, nonce: &[u8; CHACHA20_NONCE_LEN], body: &mut
     cipher.apply_keystream(body);
 }
 
-fn random<const N: usize>(rng: &mut impl Rng) -> [u8; N] {
-    let mut bytes = [0; N];
-    rng.fill_bytes(&mut bytes);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
-    use rand_core::SeedableRng;
 
     use super::*;
 
@@ -339,7 +371,7 @@ mod tests {
             wolves, coyotes, jackals, and foxes in the taxonomic family Canidae.";
         let prefix = hex("40 41 42 43 44 45 46 47 48 49 4A 4B 4C 4D 4E 4F");
         let count = hex("50 51 52 53 54 55 56 58");
-        Stream::new(&subkey(&counting(0x80), &prefix), &count, text.len()).apply(&mut text);
+        Stream::new(&subkey(&counting(0x80), &prefix), &count).apply(&mut text);
         let expected: [u8; 304] =
             hex("7D 0A 2E 6B 7F 7C 65 A2 36 54 26 30 29 4E 06 3B 7A B9 B5 55 A5 D5 14 9A
              A2 1E 4A E1 E4 FB CE 87 EC C8 E0 8A 8B 5E 35 0A BE 62 2B 2F FA 61 7B 20
@@ -360,10 +392,10 @@ mod tests {
     #[test]
     fn tags_are_made_with_the_one_time_key_of_rfc_8439() {
         // RFC 8439, section 2.6.2
-        let stream = Stream::new(&counting(0x80), &hex("00 01 02 03 04 05 06 07"), 33);
+        let stream = Stream::new(&counting(0x80), &hex("00 01 02 03 04 05 06 07"));
         let expected: [u8; 32] = hex("8A D5 A0 8B 90 5F 81 CC 81 50 40 27 4A B2 94 71
              A8 33 B6 37 E3 FD 0D A5 08 DB B8 E2 FD D1 A6 46");
-        assert_eq!(stream.0[..32], expected);
+        assert_eq!(stream.bytes[..32], expected);
     }
 
     #[test]
@@ -376,7 +408,7 @@ mod tests {
         let count = hex("48 47 D0 AA B4 93 08 6D");
         let mut packet: [u8; 33] = hex("C8 57 F3 C5 5D A6 1D 72 56 39 12 A2 53 4E 01 B6
              42 6B A4 1B F4 17 C1 5B 72 50 86 D3 1A 16 45 C9 4D");
-        let stream = Stream::new(&subkey(&Box::new(Zeroizing::new(key)), &prefix), &count, 33);
+        let mut stream = Stream::new(&subkey(&Box::new(Zeroizing::new(key)), &prefix), &count);
         stream.apply(&mut packet);
         let expected: [u8; 33] = hex("82 BE 23 7B E0 08 22 8A 8A 9F F1 A5 06 D5 B8 93
              CF 9D CA A1 DD 33 C0 52 3B 13 58 2B CA DE 46 29 EF");
@@ -406,7 +438,6 @@ mod tests {
 
     #[test]
     fn nonces_count_up_through_all_their_bytes() {
-        let mut rng = chacha20::ChaCha20Rng::from_seed([1; 32]);
         let key = NetworkKey(counting(1));
         let sealed = Network::Sealed { key: key.clone(), older: Vec::new() };
         // Where the count stands in a datagram.
@@ -414,7 +445,7 @@ mod tests {
             (sealed, SEALED_PREFIX_LEN),
             (Network::ChaCha20(key), HEADER_LEN + CHACHA20_PREFIX_LEN),
         ] {
-            let mut seal = Seal::new(&network, &mut rng);
+            let mut seal = Seal::new(&network, [1; NONCE_START_LEN]);
             for last in [0, 0xff, 0xffff, 0xffff_ffff, u64::MAX - 1, u64::MAX] {
                 seal.count = last;
                 let mut out = Vec::new();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chacha20::ChaCha20Rng;
 use kadepy::dht::protocol::{Engine, Event, Outbox, Outcome};
 use kadepy::dht::requests::OpId;
+use kadepy::wire::seal;
 use kadepy::{Config, Endpoint, NodeId, Time};
 use rand_core::{Rng, SeedableRng};
 
@@ -81,6 +82,12 @@ impl Network {
         let engine = Engine::new(self.now, id, endpoint, Arc::clone(config), seed);
         self.nodes.insert(endpoint, engine);
         id
+    }
+
+    /// Makes a node one of a private network, or a public one again.
+    pub fn enter(&mut self, at: Endpoint, network: &seal::Network) {
+        let start = self.random();
+        self.command(at, |engine, now, _| engine.enter(now, network, start));
     }
 
     /// Runs a command on a node.

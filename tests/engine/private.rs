@@ -5,9 +5,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chacha20::ChaCha20Rng;
-use rand_core::SeedableRng;
-
 use crate::net::{Network, local, public, seed};
 use kadepy::dht::protocol::{Event, Outcome, Refusal, Stats};
 use kadepy::wire::message::{Body, Contact, Message, Trailer, TxId};
@@ -73,7 +70,7 @@ fn every_packet() -> Vec<Vec<u8>> {
 
 /// A sealing hand outside of any node.
 fn hand(network: &seal::Network) -> Seal {
-    Seal::new(network, &mut ChaCha20Rng::seed_from_u64(seed(99)))
+    Seal::new(network, Network::new(seed(99)).random())
 }
 
 fn datagram(hand: &mut Seal, packet: &[u8]) -> Vec<u8> {
@@ -103,7 +100,7 @@ impl Stage {
         let mut network = Network::new(seed(1));
         network.records = true;
         let own = network.add(at, &Arc::new(config));
-        network.command(at, |node, _, _| node.enter(private));
+        network.enter(at, private);
         Self { network, at, own, member: hand(private) }
     }
 
@@ -216,7 +213,7 @@ fn join(network: &mut Network, private: &seal::Network, at: &[Endpoint], seeds: 
     let config = Arc::new(Config::default());
     for &at in at {
         network.add(at, &config);
-        network.command(at, |node, _, _| node.enter(private));
+        network.enter(at, private);
     }
     for &at in at {
         let seeds = seeds.iter().copied().filter(|seed| *seed != at).collect();
@@ -321,17 +318,34 @@ fn a_key_can_be_set_on_a_running_node_and_taken_off_again() {
         for at in [at, member, anybody] {
             network.add(at, &config);
         }
-        network.command(member, |node, _, _| node.enter(&private));
+        network.enter(member, &private);
         for (own, friend, other) in [
             (&seal::Network::Public, anybody, member),
             (&private, member, anybody),
             (&seal::Network::Public, anybody, member),
         ] {
-            network.command(at, |node, _, _| node.enter(own));
+            network.enter(at, own);
             assert!(matches!(ping(&mut network, at, friend), Outcome::Pong(_)));
             assert!(matches!(ping(&mut network, friend, at), Outcome::Pong(_)));
             assert_eq!(ping(&mut network, at, other), Outcome::Silence);
         }
+    }
+}
+
+#[test]
+fn between_a_public_and_a_private_network_a_node_forgets_whom_it_knows_and_what_it_stores() {
+    let (at, member) = (public(1), public(2));
+    for private in [sealed(1), chacha20(1)] {
+        let mut network = Network::new(seed(7));
+        join(&mut network, &private, &[at, member], &[member]);
+        assert_eq!(announce(&mut network, member, TOPIC), 1);
+        let held = |network: &Network| {
+            let stats = network.nodes[&at].stats(network.now);
+            (stats.contacts, stats.records)
+        };
+        assert_eq!(held(&network), (1, 1));
+        network.enter(at, &seal::Network::Public);
+        assert_eq!(held(&network), (0, 0));
     }
 }
 
@@ -347,7 +361,7 @@ fn a_change_of_keys_node_by_node_never_splits_the_network() {
     ];
     for (step, private) in steps.iter().enumerate() {
         for (index, &at) in all.iter().enumerate() {
-            network.command(at, |node, _, _| node.enter(private));
+            network.enter(at, private);
             let topic = NodeId::of_topic(&[step as u8, index as u8]);
             let other = all[(index + 3) % all.len()];
             for (announcer, asker) in [(at, other), (other, at)] {
@@ -366,7 +380,7 @@ fn the_longest_application_message_arrives_under_any_key() {
         let config = Arc::new(Config::default());
         for at in [a, b] {
             network.add(at, &config);
-            network.command(at, |node, _, _| node.enter(&private));
+            network.enter(at, &private);
         }
         network.command(b, |node, _, _| node.observe(true));
         let id = network.nodes[&a].id();

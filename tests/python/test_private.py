@@ -14,6 +14,7 @@ import re
 import secrets
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -560,6 +561,16 @@ def test_nodes_made_on_both_sides_of_a_fork_share_no_nonce(
     assert len(prefixes) == len(counts) == 3
 
 
+def test_a_sealed_datagram_is_no_packet_to_a_node_without_a_key(
+    make_swarm: Make, swarm: Swarm
+) -> None:
+    member = make_swarm(network_key=KEY)
+    for _ in range(20):
+        member.send(*swarm.address, 20, b"secret")
+    wait_until(lambda: swarm.stats().dropped["unknown_type"] == 20)
+    assert not any(swarm.stats().packets_in.values())
+
+
 # --- arguments --------------------------------------------------------------------------------
 
 ACCEPTED: dict[str, Callable[[bytes], object]] = {
@@ -609,6 +620,7 @@ def released() -> memoryview:
 
 
 REFUSED: dict[str, tuple[object, type[Exception], str]] = {
+    "hex as bytes": (KEY.hex().encode(), ValueError, r"64 bytes; bytes\.fromhex\(\)"),
     "0 bytes": (b"", ValueError, "0 bytes"),
     "31 bytes": (KEY[:31], ValueError, "31 bytes"),
     "33 bytes": (KEY + b"\x01", ValueError, "33 bytes"),
@@ -668,8 +680,32 @@ def test_chacha20_refuses_several_keys() -> None:
 def test_bad_ciphers(cipher: Any, error: type[Exception], key: bytes | None) -> None:
     with pytest.raises(error, match='cipher must be "sealed" or "chacha20"') as told:
         Swarm(host="127.0.0.1", network_key=key, cipher=cipher)
-    assert repr(cipher) in str(told.value)
+    shown = repr(cipher) if isinstance(cipher, str) else type(cipher).__name__
+    assert str(told.value).endswith(f"got {shown}")
     assert_secret(told.value, KEY)
+
+
+@pytest.mark.parametrize("wrong_place", [KEY, KEY.hex()], ids=["bytes", "hex"])
+def test_a_key_in_the_place_of_the_cipher_is_not_shown(wrong_place: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="cipher must be") as told:
+        Swarm(host="127.0.0.1", network_key=KEY, cipher=wrong_place)
+    assert_secret(told.value, KEY)
+
+
+def test_the_frames_of_an_error_hold_no_key() -> None:
+    with pytest.raises(ValueError, match="node_id") as told:
+        Swarm(host="127.0.0.1", network_key=KEY, node_id=b"")
+    shown = traceback.TracebackException.from_exception(told.value, capture_locals=True)
+    library = [frame for frame in shown.stack if frame.filename.endswith("swarm.py")]
+    assert library
+    assert_secret([frame.locals for frame in library], KEY)
+    assert any("<Swarm, not started>" in str(frame.locals) for frame in library)
+
+
+def test_at_most_eight_keys_are_taken(make_swarm: Make) -> None:
+    make_swarm(network_key=[bytes([n]) * 32 for n in range(1, 9)])
+    with pytest.raises(ValueError, match="at most 8 keys, got 9"):
+        Swarm(network_key=[bytes([n]) * 32 for n in range(1, 10)])
 
 
 def test_a_bad_key_leaves_no_socket_open(make_swarm: Make) -> None:

@@ -345,9 +345,14 @@ def _meaning(outcome: Outcome) -> str:
     )
 
 
+def _snippet(outcome: Outcome) -> str:
+    key = ", network_key=key" if outcome.private else ""
+    return SNIPPET.replace('host="127.0.0.1"', f'host="127.0.0.1"{key}')
+
+
 def _lines(outcome: Outcome) -> list[str]:
     told = [line for part in _story(outcome) for line in (part.headline, *part.lines())]
-    return [*told, _meaning(outcome), *(f"  {line}" for line in SNIPPET.splitlines())]
+    return [*told, _meaning(outcome), *(f"  {line}" for line in _snippet(outcome).splitlines())]
 
 
 def _picture(outcome: Outcome) -> RenderableType:
@@ -365,7 +370,7 @@ def _picture(outcome: Outcome) -> RenderableType:
         subtitle="nodes clockwise by id, ◆ the id of the topic",
     )
     snippet = Syntax(
-        SNIPPET, "python", theme="ansi_dark", background_color="default", word_wrap=True
+        _snippet(outcome), "python", theme="ansi_dark", background_color="default", word_wrap=True
     )
     return Group(panel, Text(_meaning(outcome)), snippet)
 

@@ -2,6 +2,7 @@
 never an argument, which the list of processes would show."""
 
 import os
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import click
 
 VARIABLE = "KADEPY_NETWORK_KEY"
 KEY_LEN = 32
+KEYS_MAX = 8
 FILE_MAX = 1 << 16
 """Bytes of a key file; more is not one."""
 
@@ -43,36 +45,42 @@ def option(command: F) -> F:
 def _network_key(
     ctx: click.Context, param: click.Parameter, path: str | None
 ) -> list[bytes] | None:
-    if path is not None:
-        try:
-            with click.open_file(path, "rb") as file:
-                content = file.read(FILE_MAX + 1)
-        except OSError as error:
-            raise click.BadParameter(f"cannot read {path}: {error.strerror}") from None
-        return _parsed(_text(content), path)
-    text = os.environ.get(VARIABLE)
-    return None if text is None else _parsed(text, VARIABLE)
-
-
-def _text(content: bytes) -> str:
+    if path is None:
+        text = os.environ.get(VARIABLE)
+        return None if text is None else _keys(text, VARIABLE)
+    source = f"--key-file {click.format_filename(path)}"
+    try:
+        with click.open_file(path, "rb") as file:
+            content = file.read(FILE_MAX + 1)
+    # The second where standard input is closed.
+    except (OSError, RuntimeError) as error:
+        raise _refusal(f"cannot be read: {error}", source) from None
+    if len(content) > FILE_MAX:
+        raise _refusal("is too long for a key file", source)
     # PowerShell 5 writes what a command prints as UTF-16.
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    return "" if len(content) > FILE_MAX else content.decode(encoding, errors="replace")
+    return _keys(content.decode(encoding, errors="replace"), source)
 
 
-def _parsed(text: str, source: str) -> list[bytes]:
+def _keys(text: str, source: str) -> list[bytes]:
     """The keys in a text. No error shows any of it."""
     words = text.split()
     if not words:
-        raise click.BadParameter(f"no key in {source}; `kadepy keygen` prints one")
+        raise _refusal("holds no key; `kadepy keygen` prints one", source)
+    if len(words) > KEYS_MAX:
+        raise _refusal(f"holds {len(words)} keys; at most {KEYS_MAX} are taken", source)
     keys = []
     for number, word in enumerate(words, 1):
-        try:
-            key = bytes.fromhex(word)
-        except ValueError:
-            key = b""
-        if len(key) != KEY_LEN or not any(key):
-            what = "is all zeros" if len(key) == KEY_LEN else f"is not {2 * KEY_LEN} hex digits"
-            raise click.BadParameter(f"key {number} of {len(words)} in {source} {what}")
+        which = f"key {number} of {len(words)}"
+        if not re.fullmatch(f"[0-9a-fA-F]{{{2 * KEY_LEN}}}", word):
+            digits = f"{2 * KEY_LEN} hex digits"
+            raise _refusal(f"{which} has {len(word)} characters, not {digits}", source)
+        key = bytes.fromhex(word)
+        if not any(key):
+            raise _refusal(f"{which} is all zeros, which is no secret", source)
         keys.append(key)
     return keys
+
+
+def _refusal(what: str, source: str) -> click.BadParameter:
+    return click.BadParameter(what, param_hint=[source])
