@@ -480,6 +480,15 @@ def test_no_nonce_comes_twice(make_swarm: Make, make_raw: MakeRaw, cipher: str) 
     assert len(nonces) == 3_000
 
 
+def test_each_command_begins_its_nonces_anew(make_swarm: Make, make_raw: MakeRaw) -> None:
+    """For in the copy that a fork makes only commands seal, and none may go on where both were."""
+    raw, swarm = make_raw(), make_swarm(network_key=KEY)
+    for _ in range(2):
+        swarm.send(*raw.address, 20, b"")
+    first, second = (raw.receive()[:16] for _ in range(2))
+    assert first != second
+
+
 UNSEEN_FORK = """
 import ctypes, os, signal, sys
 import kadepy
