@@ -49,6 +49,7 @@ pub mod net;
 pub mod node;
 #[cfg(feature = "python")]
 mod python;
+pub mod sim;
 pub mod time;
 #[cfg(feature = "net")]
 mod utils;

@@ -338,6 +338,12 @@ impl Engine {
         self.storage.cleanup(now, age);
     }
 
+    /// Stores a record that nobody announced, for a simulation.
+    pub(crate) fn plant(&mut self, now: Time, topic: NodeId, peer: Endpoint) {
+        // Where it is full, that is what the simulation is to show.
+        let _ = self.storage.store(now, topic, peer);
+    }
+
     /// What the node did so far and holds now.
     pub fn stats(&self, now: Time) -> Stats {
         Stats {
