@@ -20,8 +20,8 @@ macro_rules! config_fields {
             /// Queries of one lookup under way at once. More is faster where nodes are dead or slow
             /// and costs a few queries more. Kademlia's alpha.
             ///
-            /// Default 3; 1 to 20.
-            alpha: usize = 3, 1..=20;
+            /// Default 4; 1 to 20.
+            alpha: usize = 4, 1..=20;
             /// Queries that one lookup may send, retries included, before it ends with what it has.
             ///
             /// Default 120; 1 to 10000.
@@ -40,10 +40,10 @@ macro_rules! config_fields {
             /// Default 0.05; 0.001 to 10.
             short_wait_min: Duration = Duration::from_millis(50), Duration::from_millis(1)..=Duration::from_secs(10);
             /// The most seconds for which a lookup holds a place for an answer, whatever the round
-            /// trips measured; also the wait where nothing is measured yet.
+            /// trips measured; twice that where nothing is measured yet.
             ///
-            /// Default 1; 0.001 to 60.
-            short_wait_max: Duration = Duration::from_secs(1), Duration::from_millis(1)..=Duration::from_secs(60);
+            /// Default 0.5; 0.001 to 60.
+            short_wait_max: Duration = Duration::from_millis(500), Duration::from_millis(1)..=Duration::from_secs(60);
             /// Seconds after which a bucket that no lookup touched is refreshed by one.
             ///
             /// Default 900; 1 to 86400.

@@ -59,7 +59,7 @@ fn closest(lookup: &Lookup) -> Vec<Contact> {
 
 #[test]
 fn at_most_alpha_queries_are_under_way() {
-    let mut lookup = lookup(&Config::default(), 1..=10);
+    let mut lookup = lookup(&small(20, 3), 1..=10);
     assert_eq!(queries(&mut lookup), [1, 2, 3].map(first));
     answer(&mut lookup, 2);
     assert_eq!(queries(&mut lookup), [4].map(first));
@@ -129,7 +129,7 @@ fn an_address_that_was_silent_under_one_id_may_be_that_of_another() {
 
 #[test]
 fn a_short_wait_that_is_over_frees_its_place() {
-    let mut lookup = lookup(&Config::default(), 1..=10);
+    let mut lookup = lookup(&small(20, 3), 1..=10);
     assert_eq!(queries(&mut lookup), [1, 2, 3].map(first));
     lookup.late(&contact(1));
     assert_eq!(queries(&mut lookup), [first(4)]);

@@ -179,7 +179,7 @@ impl Requests {
         } else {
             self.close(txid)
         };
-        let wake = request.sent + self.short_wait(known_rtt, request.is_retry).min(self.timeout);
+        let wake = request.sent + self.short_wait(known_rtt).min(self.timeout);
         self.waiting.insert((wake, txid));
         self.by_endpoint.insert((request.to, request.sent, txid));
         self.open.insert(txid, Open { request, wake });
@@ -265,16 +265,16 @@ impl Requests {
     }
 
     /// How long a lookup holds a place for an answer: a few round trips of the contact asked where
-    /// they are known, else as long as nearly all answers take (RFC 6298), and for a repetition
-    /// twice as long.
-    fn short_wait(&self, known_rtt: Option<Duration>, is_retry: bool) -> Duration {
+    /// they are known, else as long as nearly all answers take (RFC 6298). For a repetition no
+    /// longer: an answer counts after that too, and a longer wait only holds the lookup up.
+    fn short_wait(&self, known_rtt: Option<Duration>) -> Duration {
         let wait = match (known_rtt, self.rtt) {
             (Some(known), _) => known * 3,
             (None, Some(rtt)) => rtt.smoothed + rtt.variation * 4,
-            (None, None) => self.wait_max,
+            // The first contact may be the slowest, and nobody waits behind it.
+            (None, None) => return self.wait_max * 2,
         };
-        let wait = wait.clamp(self.wait_min, self.wait_max);
-        if is_retry { wait * 2 } else { wait }
+        wait.clamp(self.wait_min, self.wait_max)
     }
 
     fn oldest_to(&self, endpoint: Endpoint) -> impl Iterator<Item = TxId> {

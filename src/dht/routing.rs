@@ -249,7 +249,7 @@ impl Table {
             let can_split = self.can_split(index);
             let bucket = &mut self.buckets[index];
             if bucket.contacts.len() < self.k {
-                bucket.contacts.push(entry);
+                push_within(&mut bucket.contacts, entry, self.k);
                 return Admission::Listed;
             }
             if let Some(at) = bucket.contacts.iter().position(|listed| listed.failures > 0) {
@@ -261,9 +261,11 @@ impl Table {
                 self.split();
                 continue;
             }
-            bucket.replacements.push(entry);
-            if bucket.replacements.len() > self.replacements_max {
-                bucket.replacements.remove(0);
+            if self.replacements_max > 0 {
+                if bucket.replacements.len() == self.replacements_max {
+                    bucket.replacements.remove(0);
+                }
+                push_within(&mut bucket.replacements, entry, self.replacements_max);
             }
             let oldest = &bucket.contacts[0];
             return if entry.seen - oldest.seen > FRESH {
@@ -413,6 +415,16 @@ impl Entry {
         self.failures = 0;
         self.seen = now;
     }
+}
+
+/// Appends an entry to a list of no more than `max`, which takes no more memory than these: full
+/// lists are most of what an idle node keeps.
+fn push_within(list: &mut Vec<Entry>, entry: Entry, max: usize) {
+    if list.len() == list.capacity() {
+        let room = max.saturating_sub(list.len()).max(1);
+        list.reserve_exact(list.len().max(4).min(room));
+    }
+    list.push(entry);
 }
 
 fn in_rtt_units(round_trip: Duration) -> u16 {

@@ -219,7 +219,9 @@ fn pings_without_a_deadline_end_though_there_is_no_room_to_repeat_them() {
 
 #[test]
 fn a_thousand_lookups_at_once_find_room_for_their_queries() {
-    let mut stage = Stage::new(Config { open_requests: 3_100, ..Config::default() });
+    let alpha = Config::default().alpha;
+    let room = 1_000 * alpha + 100;
+    let mut stage = Stage::new(Config { open_requests: room, ..Config::default() });
     let own = stage.own;
     for salt in 1..=20 {
         stage.list(Contact { id: near(own, 2, salt), endpoint: public(100 + u32::from(salt)) });

@@ -303,12 +303,12 @@ def test_config_defaults() -> None:
 
 DEFAULTS = {
     "k": 20,
-    "alpha": 3,
+    "alpha": 4,
     "lookup_queries": 120,
     "shortlist": 100,
     "request_timeout": 2.0,
     "short_wait_min": 0.05,
-    "short_wait_max": 1.0,
+    "short_wait_max": 0.5,
     "bucket_refresh": 900,
     "record_life": 1800,
     "topics": 10_000,
