@@ -278,8 +278,17 @@ pub fn milliseconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<RangeInclu
     if pair.len() != 2 {
         return Err(value_error(name, &expected, &shown(value)));
     }
-    let least = number(name, &expected, &pair.get_item(0)?)?;
-    let most = number(name, &expected, &pair.get_item(1)?)?;
+    let side = |at| {
+        let number = number(name, &expected, &pair.get_item(at)?);
+        number.map_err(|error| {
+            if error.is_instance_of::<PyTypeError>(value.py()) {
+                type_error(name, &expected, value)
+            } else {
+                error
+            }
+        })
+    };
+    let (least, most) = (side(0)?, side(1)?);
     // What is no number is not less than another, either.
     if 0.0 <= least && least <= most && most <= MILLISECONDS_MAX {
         Ok(Duration::from_secs_f64(least / 1e3)..=Duration::from_secs_f64(most / 1e3))

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use super::detach::{Deadline, SIGNAL_INTERVAL, detached};
+use super::detach::{self, Deadline, SIGNAL_INTERVAL, detached};
 use super::{classes, config, convert, handle};
 use crate::Time;
 use crate::sim::{Conduct, Goal, Lookup, Settings, Simulation};
@@ -81,6 +81,10 @@ impl PySimulation {
     /// Lets time pass until this time, or, for None, until no lookup is under way, though not for
     /// much longer than it takes to notice a signal; whether it came that far.
     fn advance(&self, py: Python<'_>, until: Option<f64>) -> bool {
+        if detach::is_exiting() {
+            // Slice upon slice would keep the exit waiting.
+            detach::stay_if_daemon(py);
+        }
         let end = until.map(|until| Time::from_micros((until * 1e6).round() as u64));
         self.with(py, |sim| {
             let slice = Deadline::after(Some(SIGNAL_INTERVAL));
