@@ -20,11 +20,16 @@ from kadepy._types import (
     BootstrapError,
     ClosedError,
     KadepyError,
+    Lookup,
     Node,
     Peer,
+    Report,
     RequestTimeout,
+    Spread,
     Stats,
+    TableFill,
 )
+from kadepy.simulation import Simulation
 from kadepy.swarm import Swarm
 
 __all__ = [
@@ -32,11 +37,16 @@ __all__ = [
     "ClosedError",
     "Config",
     "KadepyError",
+    "Lookup",
     "Node",
     "Peer",
+    "Report",
     "RequestTimeout",
+    "Simulation",
+    "Spread",
     "Stats",
     "Swarm",
+    "TableFill",
     "__version__",
     "create_swarm",
     "dht_announce_peer",

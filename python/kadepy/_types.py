@@ -6,10 +6,14 @@ __all__ = [
     "BootstrapError",
     "ClosedError",
     "KadepyError",
+    "Lookup",
     "Node",
     "Peer",
+    "Report",
     "RequestTimeout",
+    "Spread",
     "Stats",
+    "TableFill",
 ]
 
 
@@ -106,5 +110,133 @@ class Stats(
     __slots__ = ()
 
 
-for _class in (KadepyError, RequestTimeout, BootstrapError, ClosedError, Peer, Node, Stats):
+class Lookup(
+    namedtuple(
+        "Lookup",
+        [
+            "goal",
+            "target",
+            "asker",
+            "success",
+            "nodes",
+            "peers",
+            "confirmed",
+            "hops",
+            "queries",
+            "messages",
+            "latency",
+            "path",
+            "started",
+            "number",
+        ],
+    )
+):
+    """A lookup in a `Simulation`: what it found, what it cost, and the way that it took.
+
+    Attributes:
+        goal: "nodes" (the nodes nearest to the target), "record" (a record that the true nearest
+            nodes store since the lookup began), "peers" (who was announced for the target) or
+            "announce".
+        target: the 32 bytes that were looked up.
+        asker: the number of the node that looked up, from 0.
+        success: whether it found exactly the k nearest nodes that live; or the record; or any
+            peer; or was confirmed by any node.
+        nodes: the nodes that it found, the nearest first; empty but for "nodes".
+        peers: the peers that it found.
+        confirmed: how many nodes confirmed an announce.
+        hops: the length of `path`.
+        queries: queries that it sent, repeated ones included.
+        messages: queries, and the answers to them that came.
+        latency: how long it took, in virtual seconds.
+        path: the way to the nearest node that it found, or to the one that gave the record or the
+            first peer: whom the asker's own table named, whom that one named, and so on. Empty for
+            an announce.
+        started: when it began, in virtual seconds.
+        number: its number, in the order of beginnings, from 1.
+    """
+
+    __slots__ = ()
+
+
+class Spread(namedtuple("Spread", ["mean", "p50", "p90", "p99", "max"])):
+    """How a figure is spread over lookups: its mean, the value that so many percent of them do not
+    exceed, and the greatest."""
+
+    __slots__ = ()
+
+
+class TableFill(namedtuple("TableFill", ["mean", "min", "max"])):
+    """How many contacts the routing tables hold: in the mean, in the emptiest and the fullest."""
+
+    __slots__ = ()
+
+
+class Report(
+    namedtuple(
+        "Report",
+        [
+            "success",
+            "exact",
+            "hops",
+            "queries",
+            "messages",
+            "latency_ms",
+            "lookups",
+            "find_nodes",
+            "table_fill",
+            "datagrams",
+            "bytes",
+            "nodes",
+            "seed",
+            "virtual_seconds",
+            "wall_seconds",
+            "memory_bytes_per_node",
+        ],
+    )
+):
+    """How lookups in a `Simulation` went, and how its network stands.
+
+    All but the last two fields is equal for equal arguments and calls.
+
+    Attributes:
+        success: the share, 0 to 1, of lookups for a record that found it; None where there were
+            none.
+        exact: the share, 0 to 1, of lookups for nodes that gave exactly the k nearest nodes that
+            live; None where there were none.
+        hops: a `Spread` over both kinds of lookup: nodes on the way to what was found, those
+            lookups left out that found nothing. None where there were none.
+        queries: a `Spread` of queries sent, repeated ones included.
+        messages: a `Spread` of queries and the answers to them that came.
+        latency_ms: a `Spread` of virtual milliseconds from the beginning to the end.
+        lookups: how many lookups for a record are over.
+        find_nodes: how many lookups for nodes are over. Both are fewer than were asked for where
+            nodes were switched off while they looked up.
+        table_fill: a `TableFill` of the nodes alive; None where none is.
+        datagrams: datagrams sent by all nodes since the beginning of the simulation.
+        bytes: the bytes of these.
+        nodes: how many nodes are alive.
+        seed: the seed.
+        virtual_seconds: the virtual time since the beginning.
+        wall_seconds: the time that the simulation took by the clock on the wall.
+        memory_bytes_per_node: bytes by which the process's resident memory grew since before the
+            simulation was made, divided by the nodes that it was made with. It takes in all that
+            the process did meanwhile. None where the platform does not tell (only Linux does).
+    """
+
+    __slots__ = ()
+
+
+for _class in (
+    KadepyError,
+    RequestTimeout,
+    BootstrapError,
+    ClosedError,
+    Peer,
+    Node,
+    Stats,
+    Lookup,
+    Spread,
+    TableFill,
+    Report,
+):
     _class.__module__ = "kadepy"

@@ -6,10 +6,14 @@ __all__ = [
     "BootstrapError",
     "ClosedError",
     "KadepyError",
+    "Lookup",
     "Node",
     "Peer",
+    "Report",
     "RequestTimeout",
+    "Spread",
     "Stats",
+    "TableFill",
 ]
 
 class KadepyError(Exception): ...
@@ -44,3 +48,49 @@ class Stats(NamedTuple):
     callback_dropped: int
     callback_errors: int
     uptime: float
+
+class Lookup(NamedTuple):
+    goal: str
+    target: bytes
+    asker: int
+    success: bool
+    nodes: list[Node]
+    peers: list[Peer]
+    confirmed: int
+    hops: int
+    queries: int
+    messages: int
+    latency: float
+    path: list[Node]
+    started: float
+    number: int
+
+class Spread(NamedTuple):
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+class TableFill(NamedTuple):
+    mean: float
+    min: int
+    max: int
+
+class Report(NamedTuple):
+    success: float | None
+    exact: float | None
+    hops: Spread | None
+    queries: Spread | None
+    messages: Spread | None
+    latency_ms: Spread | None
+    lookups: int
+    find_nodes: int
+    table_fill: TableFill | None
+    datagrams: int
+    bytes: int
+    nodes: int
+    seed: int
+    virtual_seconds: float
+    wall_seconds: float
+    memory_bytes_per_node: int | None

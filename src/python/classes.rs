@@ -21,6 +21,7 @@ pub struct Classes {
     pub node: Py<PyType>,
     pub peer: Py<PyType>,
     pub stats: Py<PyType>,
+    pub lookup: Py<PyType>,
 }
 
 /// The classes of `kadepy._types`.
@@ -37,6 +38,7 @@ pub fn classes(py: Python<'_>) -> PyResult<&'static Classes> {
             node: class("Node")?,
             peer: class("Peer")?,
             stats: class("Stats")?,
+            lookup: class("Lookup")?,
         })
     })
 }

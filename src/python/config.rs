@@ -9,6 +9,18 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::convert;
 use crate::config::{Config, Legacy, config_fields};
 
+/// The limits that an argument `config` asks for: a `Config`, or None for the defaults.
+pub fn config(value: &Bound<'_, PyAny>) -> PyResult<Config> {
+    if value.is_none() {
+        return Ok(Config::default());
+    }
+    let config = value.cast::<PyConfig>().map_err(|_| {
+        let shown = convert::shown(value);
+        PyTypeError::new_err(format!("config must be a Config or None, got {shown}"))
+    })?;
+    Ok(config.get().config.clone())
+}
+
 /// A type of tunable as Python sees it.
 trait FromPython: Sized {
     fn from_python(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Self>;

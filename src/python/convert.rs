@@ -3,6 +3,7 @@
 //! Every error names the argument, what came and what is allowed.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -21,6 +22,8 @@ use crate::wire::seal::{KEYS_MAX, KeyError, Network, NetworkKey};
 
 /// The longest timeout in seconds, some 30 years; a longer one means the same.
 const TIMEOUT_MAX: f64 = 1e9;
+/// The longest latency of a simulation.
+const MILLISECONDS_MAX: f64 = 60_000.0;
 /// The longest host name, from RFC 1035.
 const HOST_MAX: usize = 253;
 
@@ -225,22 +228,111 @@ pub fn payload(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Seconds, finite and not negative.
-pub fn seconds(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+/// A number, no bool; it may be infinite, or none.
+fn number(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
     if value.is_instance_of::<PyBool>() {
         return Err(type_error(name, expected, value));
     }
-    let seconds: f64 = value.extract().map_err(|error: PyErr| {
+    value.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyOverflowError>(value.py()) {
             value_error(name, expected, &shown(value))
         } else {
             type_error(name, expected, value)
         }
-    })?;
+    })
+}
+
+/// Seconds, finite and not negative.
+pub fn seconds(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let seconds = number(name, expected, value)?;
     if !seconds.is_finite() || seconds < 0.0 {
         return Err(value_error(name, expected, &shown(value)));
     }
     Ok(Duration::from_secs_f64(seconds.min(TIMEOUT_MAX)))
+}
+
+/// Seconds, finite and more than none.
+pub fn some_seconds(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let span = seconds(name, expected, value)?;
+    if span.is_zero() { Err(value_error(name, expected, &shown(value))) } else { Ok(span) }
+}
+
+/// A share of a whole.
+pub fn share(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    const EXPECTED: &str = "a share from 0 to 1";
+    let share = number(name, EXPECTED, value)?;
+    // What is no number is in no range.
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(value_error(name, EXPECTED, &shown(value)))
+    }
+}
+
+/// Two times in milliseconds, the lesser first.
+pub fn milliseconds(name: &str, value: &Bound<'_, PyAny>) -> PyResult<RangeInclusive<Duration>> {
+    let expected = format!("(least, most) milliseconds from 0 to {MILLISECONDS_MAX}");
+    let Ok(pair) = value.cast::<PyTuple>() else {
+        return Err(type_error(name, &expected, value));
+    };
+    if pair.len() != 2 {
+        return Err(value_error(name, &expected, &shown(value)));
+    }
+    let side = |at| {
+        let number = number(name, &expected, &pair.get_item(at)?);
+        number.map_err(|error| {
+            if error.is_instance_of::<PyTypeError>(value.py()) {
+                type_error(name, &expected, value)
+            } else {
+                error
+            }
+        })
+    };
+    let (least, most) = (side(0)?, side(1)?);
+    // What is no number is not less than another, either.
+    if 0.0 <= least && least <= most && most <= MILLISECONDS_MAX {
+        Ok(Duration::from_secs_f64(least / 1e3)..=Duration::from_secs_f64(most / 1e3))
+    } else {
+        Err(value_error(name, &expected, &shown(value)))
+    }
+}
+
+/// A whole number of 64 bits from which random ones are made.
+pub fn seed(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
+    const EXPECTED: &str = "an int from 0 to 2**64 - 1";
+    if value.is_instance_of::<PyBool>() {
+        return Err(type_error(name, EXPECTED, value));
+    }
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            value_error(name, EXPECTED, &shown(value))
+        } else {
+            type_error(name, EXPECTED, value)
+        }
+    })
+}
+
+/// How many of something.
+pub fn count(name: &str, value: &Bound<'_, PyAny>, least: u32, most: u32) -> PyResult<usize> {
+    let expected = format!("an int from {least} to {most}");
+    integer_in(name, &expected, value, least.into(), most.into()).map(|count| count as usize)
+}
+
+/// True or False, and nothing that is like it.
+pub fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value
+        .cast::<PyBool>()
+        .map(|value| value.is_true())
+        .map_err(|_| type_error(name, "True or False", value))
+}
+
+/// One of a list of names, as its place in the list.
+pub fn choice(name: &str, value: &Bound<'_, PyAny>, names: &[&str]) -> PyResult<usize> {
+    let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+    let expected = format!("one of {}", quoted.join(", "));
+    let text = text(name, &expected, value)?;
+    let place = names.iter().position(|name| *name == text);
+    place.ok_or_else(|| value_error(name, &expected, &shown(value)))
 }
 
 /// A timeout, where None means until the work ends by itself.

@@ -39,6 +39,17 @@ pub fn first_open() -> Option<Arc<Handle>> {
     nodes.iter().filter_map(Weak::upgrade).find(|handle| !handle.node.is_closed())
 }
 
+/// Has the interpreter's exit and forks looked after.
+pub fn install_hooks(py: Python<'_>) -> PyResult<()> {
+    static HOOKS: PyOnceLock<()> = PyOnceLock::new();
+    HOOKS.get_or_try_init(py, || {
+        classes::classes(py)?;
+        detach::get_ident(py)?;
+        py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
+    })?;
+    Ok(())
+}
+
 impl Handle {
     /// Makes a node, and has the interpreter's exit and forks looked after.
     pub fn start(
@@ -48,12 +59,7 @@ impl Handle {
         network: &Network,
         config: Config,
     ) -> PyResult<Arc<Self>> {
-        static HOOKS: PyOnceLock<()> = PyOnceLock::new();
-        HOOKS.get_or_try_init(py, || {
-            classes::classes(py)?;
-            detach::get_ident(py)?;
-            py.import("kadepy._runtime")?.getattr("install_hooks")?.call0().map(drop)
-        })?;
+        install_hooks(py)?;
         let node = detached(py, || Node::start(address, id, network, config.clone()))
             .map_err(|error| classes::bind_error(address, &error))?;
         let handle = Arc::new(Self {

@@ -10,4 +10,5 @@ mod module;
 mod node;
 mod notices;
 mod resolve;
+mod simulation;
 mod v01;

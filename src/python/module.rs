@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use super::config::PyConfig;
 use super::node::{PyNode, PyPeers};
 use super::notices::{self, PyNotices};
+use super::simulation::PySimulation;
 use super::{handle, v01};
 
 /// The compiled core of KadePy.
@@ -15,6 +16,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyNode>()?;
     module.add_class::<PyPeers>()?;
     module.add_class::<PyNotices>()?;
+    module.add_class::<PySimulation>()?;
     for function in [
         wrap_pyfunction!(handle::_close_all, module)?,
         wrap_pyfunction!(handle::_abandon_all, module)?,

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use super::config::PyConfig;
 use super::detach::{Deadline, SIGNAL_INTERVAL, detached, wait};
 use super::handle::Handle;
 use super::resolve::{self, Resolved};
-use super::{classes, convert, v01};
-use crate::config::Config;
+use super::{classes, config, convert, v01};
 use crate::dht::protocol::{Outcome, Refusal, SeedState};
 use crate::dht::requests::Question;
 use crate::node::{CommandError, Node, Pending, Reply};
@@ -51,17 +49,7 @@ impl PyNode {
         let mut address = convert::ip("host", host)?;
         address.set_port(port);
         let id = if node_id.is_none() { None } else { Some(own_id(node_id)?) };
-        let config = if config.is_none() {
-            Config::default()
-        } else {
-            let config = config.cast::<PyConfig>().map_err(|_| {
-                PyTypeError::new_err(format!(
-                    "config must be a Config or None, got {}",
-                    convert::shown(config)
-                ))
-            })?;
-            config.get().config.clone()
-        };
+        let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
         let network = convert::network(network_key, cipher)?;
         let handle = Handle::start(py, address, id, &network, config)?;

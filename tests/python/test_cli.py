@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -131,6 +133,17 @@ def test_an_interrupted_demo_closes_its_nodes(monkeypatch: pytest.MonkeyPatch) -
         (["demo", "--topic", "\udcff"], "--topic"),
         (["demo", "here"], "here"),
         (["dmeo"], "dmeo"),
+        (["sim", "--nodes", "0"], "--nodes"),
+        (["sim", "--nodes", "1000001"], "--nodes"),
+        (["sim", "--seed", "-1"], "--seed"),
+        (["sim", "--loss", "1.5"], "--loss"),
+        (["sim", "--loss", "nan"], "--loss"),
+        (["sim", "--churn", "0"], "--churn"),
+        (["sim", "--hostile", "-1"], "--hostile"),
+        (["sim", "--lookups", "0"], "--lookups"),
+        (["sim", "--conduct", "polite"], "polite"),
+        (["sim", "--nodes", "1000000", "--plot", "picture.doc"], "picture.doc"),
+        (["sim", "--nodes", "1000000", "--plot", "nowhere/picture.png"], "nowhere/picture.png"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_names_what_is_wrong(arguments: list[str], named: str) -> None:
@@ -163,6 +176,88 @@ def test_a_failure_is_one_line_and_exits_with_1(
     assert result.exit_code == 1
     assert len(result.output.splitlines()) == 1
     assert str(error).split()[-1] in result.output
+
+
+SIM = ("sim", "--nodes", "60", "--seed", "3", "--lookups", "10")
+
+
+def simulated(*arguments: str) -> dict[str, Any]:
+    result = CliRunner().invoke(main, [*SIM, "--json", *arguments])
+    assert result.exit_code == 0, result.output
+    figures: dict[str, Any] = json.loads(result.output)
+    return figures
+
+
+def test_a_simulation_s_json_is_equal_for_equal_arguments() -> None:
+    faults = "--loss", "0.1", "--churn", "300", "--hostile", "0.1", "--conduct", "lie"
+    first, second, other = simulated(*faults), simulated(*faults), simulated(*faults, "--local")
+    assert 0 <= first["success"] <= 1
+    assert 0 <= first["exact"] <= 1
+    for name in ("hops", "queries", "messages", "latency_ms"):
+        assert 0 < first[name]["p50"] <= first[name]["p90"] <= first[name]["p99"]
+    asked = ("nodes", "seed", "lookups", "loss", "churn", "hostile", "conduct", "local")
+    assert [first[name] for name in asked] == [60, 3, 10, 0.1, 300, 0.1, "lie", False]
+    for figures in (first, second, other):
+        for name in [name for name in figures if "wall" in name or "memory" in name]:
+            del figures[name]
+    assert json.dumps(first) == json.dumps(second)
+    assert first["latency_ms"] != other["latency_ms"]
+
+
+def test_a_simulation_without_faults_succeeds_and_says_so() -> None:
+    done = kadepy(*SIM)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert re.search(r"lookups for a record +10 +found it +100.00%", done.stdout)
+    for told in ("60 nodes, no faults, seed 3", "hops", "latency, ms", "routing tables"):
+        assert told in done.stdout
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [("png", b"\x89PNG\r\n"), ("svg", b"<?xml")])
+def test_a_simulation_is_drawn_as_the_file_s_name_says(
+    suffix: str, magic: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / f"picture.{suffix}"
+    done = kadepy(*SIM, "--churn", "60", "--json", "--plot", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert file.read_bytes().startswith(magic)
+    assert json.loads(done.stdout)["nodes"] == 60
+
+
+def test_without_matplotlib_a_simulation_that_is_to_be_drawn_says_what_to_install(
+    tmp_path: Path,
+) -> None:
+    script = "import sys; sys.modules['matplotlib'] = None; import kadepy.__main__ as m; m.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *SIM, "--plot", str(tmp_path / "picture.png")],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == 'Error: --plot needs: pip install "kadepy[cli]"\n'
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_simulation_shows_its_progress_on_a_terminal_and_ends_quietly_on_ctrl_c() -> None:
+    ours, theirs = os.openpty()
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", "PYTHONUTF8": "1"}
+    with subprocess.Popen(
+        [*KADEPY, "sim", "--nodes", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env={**os.environ, **terminal},
+    ) as process:
+        os.close(theirs)
+        screen = b""
+        while b"building the network" not in screen:
+            screen += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        rest = _until_closed(ours)
+        output, _ = process.communicate(timeout=SECONDS)
+    assert (process.returncode, output) == (130, b"")
+    assert "Traceback" not in rest
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])

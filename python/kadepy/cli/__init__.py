@@ -6,7 +6,7 @@ import sys
 import click
 
 from kadepy import KadepyError
-from kadepy.cli import demo, keys
+from kadepy.cli import demo, keys, sim
 
 
 class _Group(click.Group):
@@ -34,3 +34,4 @@ def main() -> None:
 
 main.add_command(demo.command)
 main.add_command(keys.keygen)
+main.add_command(sim.command)
