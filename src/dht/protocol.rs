@@ -40,6 +40,8 @@ const PROBE_LEN: usize = 47;
 /// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
 /// answer and a probe, under any seal; the protocol asks for 400 at least.
 const PADDED_LEN: usize = 416;
+/// So many contacts that fell silent are asked again with each refresh of a bucket.
+const DROPPED_GREETINGS: usize = 3;
 /// How often old records are swept out, and what part of the topics at a time: all of them in the
 /// default life of a record.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -558,6 +560,19 @@ impl Engine {
                 return;
             };
             self.start_refresh(now, target, None, out);
+            self.greet_dropped(now, out);
+        }
+    }
+
+    /// Asks a few contacts that fell silent once whether they are there again: after a partition that
+    /// has healed, both sides know each other by no one else.
+    fn greet_dropped(&mut self, now: Time, out: &mut Outbox) {
+        let dropped: Vec<Contact> = self.table.dropped(now).collect();
+        for _ in 0..DROPPED_GREETINGS.min(dropped.len()) {
+            let contact = dropped[(self.rng.next_u64() % dropped.len() as u64) as usize];
+            if !self.requests.is_asking(contact.endpoint) {
+                self.greet_candidate(now, contact, out);
+            }
         }
     }
 

@@ -112,6 +112,7 @@ impl Table {
         bucket.replacements.retain(|waiting| waiting.contact.id != contact.id);
         // Whoever owns the address has just shown which id is its own.
         self.remove_endpoint(&contact.endpoint);
+        self.dropped.retain(|(_, dropped)| dropped.endpoint != contact.endpoint);
         self.insert(Entry::new(now, contact, round_trip))
     }
 
