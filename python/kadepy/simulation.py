@@ -255,7 +255,7 @@ class Simulation:
 
     def _pass_until(self, end: float, what: str) -> None:
         began = self._sim.now
-        self._pass(end, what, lambda: (self._sim.now - began) / (end - began))
+        self._pass(end, what, lambda: (self._sim.now - began) / max(end - began, 1e-6))
 
     def _pass(self, until: float | None, what: str, share: Callable[[], float]) -> None:
         """Lets time pass in slices, between which `share` says how much of it is done."""

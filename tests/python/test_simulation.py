@@ -283,14 +283,14 @@ def test_other_threads_run_meanwhile() -> None:
 
     def watch() -> None:
         while not is_over.is_set():
-            seen.add(sim.now)
+            seen.add(network.now)
 
-    sim = Simulation(60, progress=stop)
+    network = Simulation(60, progress=stop)
     thread = threading.Thread(target=watch)
     thread.start()
     try:
         with pytest.raises(InterruptedError):
-            sim.run(BEYOND)
+            network.run(BEYOND)
     finally:
         is_over.set()
         thread.join(DEADLINE)

@@ -3,21 +3,20 @@ the simulation itself is `kadepy.Simulation`."""
 
 from __future__ import annotations
 
+import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from kadepy import Lookup, Report, Simulation, Spread
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 CONDUCTS = ("silence", "lie", "collude", "forge", "flood")
 PICTURES = (".png", ".svg", ".pdf")
@@ -30,7 +29,7 @@ def _picture_file(ctx: click.Context, param: click.Parameter, path: str | None) 
         return None
     shown = repr(click.format_filename(path))
     if os.path.splitext(path)[1].lower() not in PICTURES:
-        raise click.BadParameter(f"{shown} does not end with {', '.join(PICTURES[:-1])} or .pdf.")
+        raise click.BadParameter(f"{shown} ends with none of {', '.join(PICTURES)}.")
     is_new = not os.path.lexists(path)
     try:
         open(path, "ab").close()
@@ -127,8 +126,9 @@ def command(
     Nothing leaves this process. Equal arguments give equal figures, but for the time and the
     memory that the simulation takes.
     """
-    if plot is not None:
-        _need_matplotlib()
+    title = f"{nodes:,} nodes, {_faults(loss, churn, hostile, conduct)}, seed {seed}"
+    # First of all, so that what is missing shows before the simulation runs.
+    figure = None if plot is None else _figure(title)
     with _progress() as progress:
         try:
             sim = Simulation(
@@ -149,7 +149,7 @@ def command(
             sim.run(churn)
         report = sim.lookups(lookups)
     if plot is not None:
-        _draw(plot, f"{nodes:,} nodes, {_faults(loss, churn, hostile, conduct)}", sim)
+        _draw(figure, plot, sim)
     if as_json:
         arguments = {
             "nodes": nodes,
@@ -161,9 +161,9 @@ def command(
             "local": local,
             "lookups": lookups,
         }
-        click.echo(json.dumps(arguments | _figures(report)))
+        click.echo(json.dumps(arguments | _numbers(report)))
     else:
-        click.echo(f"{nodes:,} nodes, {_faults(loss, churn, hostile, conduct)}, seed {seed}")
+        click.echo(title)
         click.echo("\n".join(_lines(report)))
 
 
@@ -186,15 +186,15 @@ def _progress() -> Iterator[Callable[[float, str], object] | None]:
         yield lambda share, what: bar.update(task, completed=share, description=what)
 
 
-def _figures(report: Report) -> dict[str, object]:
+def _numbers(report: Report) -> dict[str, object]:
     def fields(value: object) -> object:
         return value._asdict() if hasattr(value, "_asdict") else value
 
-    figures = {name: fields(value) for name, value in report._asdict().items()}
-    del figures["nodes"], figures["seed"]
-    figures["lookups_ended"] = figures.pop("lookups")
-    figures["find_nodes_ended"] = figures.pop("find_nodes")
-    return figures
+    numbers = {name: fields(value) for name, value in report._asdict().items()}
+    del numbers["nodes"], numbers["seed"]
+    numbers["lookups_ended"] = numbers.pop("lookups")
+    numbers["find_nodes_ended"] = numbers.pop("find_nodes")
+    return numbers
 
 
 def _faults(loss: float, churn: float | None, hostile: float, conduct: str) -> str:
@@ -237,24 +237,25 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"simulated in {report.wall_seconds:,.1f} s{memory_told}"
 
 
-def _need_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise click.ClickException('--plot needs: pip install "kadepy[cli]"') from None
+def _figure(title: str) -> Any:
+    """An empty figure of matplotlib, which is imported only where a picture is wanted.
 
-
-def _draw(path: str, title: str, sim: Simulation) -> None:
-    """Draws four panels into a file, in the format that its name ends with."""
-    import logging
-
+    Type checkers do not see it: its stubs and numpy's would keep them busy for most of their time.
+    """
     # It tells of its caches, for which nobody asked.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from matplotlib.figure import Figure
-
-    lookups = sim.results()
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    try:
+        figures = importlib.import_module("matplotlib.figure")
+    except ImportError:
+        raise click.ClickException('--plot needs: pip install "kadepy[cli]"') from None
+    figure = figures.Figure(figsize=(10, 7), layout="constrained")
     figure.suptitle(title)
+    return figure
+
+
+def _draw(figure: Any, path: str, sim: Simulation) -> None:
+    """Draws four panels into a file, in the format that its name ends with."""
+    lookups = sim.results()
     (hops, latency), (success, fill) = figure.subplots(2, 2)
 
     counts = [lookup.hops for lookup in lookups if lookup.hops]
@@ -275,7 +276,7 @@ def _draw(path: str, title: str, sim: Simulation) -> None:
     figure.savefig(path)
 
 
-def _draw_success(axes: Axes, lookups: list[Lookup]) -> None:
+def _draw_success(axes: Any, lookups: list[Lookup]) -> None:
     """The share of success among the lookups that began within each of the steps of time."""
     first = min((lookup.started for lookup in lookups), default=0.0)
     last = max((lookup.started for lookup in lookups), default=0.0)
