@@ -91,7 +91,7 @@ pub struct Simulation {
 /// A place in the network, which one node after another may take.
 struct Member {
     /// `None` before the start and after the end.
-    engine: Option<Engine>,
+    engine: Option<Box<Engine>>,
     endpoint: Endpoint,
     wakes_at: Time,
     is_hostile: bool,
@@ -257,7 +257,7 @@ impl Simulation {
             engine.stay_joined(self.now, seeds);
         }
         let member = &mut self.members[index as usize];
-        member.engine = Some(engine);
+        member.engine = Some(Box::new(engine));
         let is_hostile = member.is_hostile;
         self.at.insert(endpoint, index);
         if let Some(median) = self.settings.churn {
@@ -456,7 +456,7 @@ impl Simulation {
 
     /// The engines that live.
     pub fn engines(&self) -> impl Iterator<Item = &Engine> {
-        self.members.iter().filter_map(|member| member.engine.as_ref())
+        self.members.iter().filter_map(|member| member.engine.as_deref())
     }
 
     /// Panics where an invariant of any engine is broken.

@@ -285,7 +285,7 @@ impl Simulation {
     }
 
     fn id(&self, index: u32) -> Option<NodeId> {
-        self.members[index as usize].engine.as_ref().map(Engine::id)
+        self.members[index as usize].engine.as_deref().map(Engine::id)
     }
 
     /// What the nodes nearest to a target store for it.

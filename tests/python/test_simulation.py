@@ -84,7 +84,10 @@ def test_who_announced_is_found(sim: Simulation) -> None:
     announced = sim.announce(TOPIC, 4001, node=3)
     assert announced.success
     assert announced.confirmed == 20
-    found = sim.get_peers(TOPIC, node=50)
+    near = {node.id for node in sim.find_node(TOPIC, node=3).nodes}
+    # One that has not stored it itself, so that somebody gives it.
+    far = next(n for n in range(4, 60) if (node := sim.node(n)) and node.id not in near)
+    found = sim.get_peers(TOPIC, node=far)
     announcer = sim.node(3)
     assert announcer
     assert found.peers == [(announcer.ip, 4001)]
