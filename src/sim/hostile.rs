@@ -89,12 +89,13 @@ impl Simulation {
     /// Has a hostile node do what it does unasked.
     pub(super) fn make_mischief(&mut self, index: u32) {
         if self.members[index as usize].engine.is_none() {
+            self.members[index as usize].is_scheming = false;
             return;
         }
         self.queue.plan(self.now + TURN, Happening::Mischief(index));
         let own = self.endpoint(index);
         let count = if self.settings.conduct == Conduct::Flood { FLOOD } else { FORGERIES };
-        let Some(victim) = self.random_member(index) else {
+        let Some(victim) = self.random_member(|other, _| other != index) else {
             return;
         };
         for _ in 0..count {
@@ -104,7 +105,7 @@ impl Simulation {
             if self.settings.conduct == Conduct::Flood {
                 let request = Message::new(sender, Body::FindNode { target }, trailer);
                 self.send_as(index, own, to, &request);
-            } else if let Some(other) = self.random_member(victim) {
+            } else if let Some(other) = self.random_member(|other, _| other != victim) {
                 let named = [Contact { id: beside(&target, &own), endpoint: own }];
                 let id = self.members[other as usize].engine.as_ref().map(|engine| engine.id());
                 let body = Body::FoundNodes;

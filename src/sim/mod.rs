@@ -74,6 +74,8 @@ pub struct Simulation {
     at: HashMap<Endpoint, u32>,
     /// Addresses given out so far.
     addresses: u32,
+    /// Members that have started, whoever is in their places now.
+    started: u32,
     queue: Queue,
     latency: Latency,
     faults: Vec<Box<dyn Fault>>,
@@ -95,6 +97,8 @@ struct Member {
     endpoint: Endpoint,
     wakes_at: Time,
     is_hostile: bool,
+    /// Whether its next mischief is planned.
+    is_scheming: bool,
     /// Lookups under way here that are traced.
     traced: u32,
 }
@@ -114,6 +118,8 @@ pub struct Traffic {
 const START_INTERVAL: Duration = Duration::from_millis(20);
 /// From the last start to the end of the build.
 const SETTLE: Duration = Duration::from_secs(30);
+/// The number of no member.
+const NOBODY: u32 = u32::MAX;
 /// So many nodes a newcomer is told of.
 const SEEDS: usize = 3;
 
@@ -148,6 +154,7 @@ impl Simulation {
             members: Vec::with_capacity(settings.nodes),
             at: HashMap::with_capacity(settings.nodes),
             addresses: 0,
+            started: 0,
             queue: Queue::default(),
             latency,
             faults: Vec::new(),
@@ -165,14 +172,20 @@ impl Simulation {
             sim.add_fault(Loss(sim.settings.loss));
         }
         for index in 0..sim.settings.nodes as u32 {
-            // The first ones, which newcomers are told of, are as honest as bootstrap nodes are.
+            // However many are hostile, somebody has to be there to join through.
             let is_hostile = index >= SEEDS as u32 && share(&mut sim.rng) < sim.settings.hostile;
             if is_hostile {
                 sim.hostile.push(index);
             }
             let endpoint = sim.new_address();
-            let member =
-                Member { engine: None, endpoint, wakes_at: Time::MAX, is_hostile, traced: 0 };
+            let member = Member {
+                engine: None,
+                endpoint,
+                wakes_at: Time::MAX,
+                is_hostile,
+                is_scheming: false,
+                traced: 0,
+            };
             sim.members.push(member);
             sim.queue.plan(Time::ZERO + START_INTERVAL * index, Happening::Start(index));
         }
@@ -248,9 +261,11 @@ impl Simulation {
 
     fn start(&mut self, index: u32) {
         let (id, seed) = (NodeId(self.random()), self.random());
+        // Honest ones: who joins through others is lost from the start.
         let seeds: Vec<Endpoint> = (0..SEEDS)
-            .filter_map(|_| self.random_member(index).map(|at| self.endpoint(at)))
+            .filter_map(|_| self.random_honest(index).map(|at| self.endpoint(at)))
             .collect();
+        self.started = self.started.max(index + 1);
         let endpoint = self.endpoint(index);
         let mut engine = Engine::new(self.now, id, endpoint, Arc::clone(&self.config), seed);
         if !seeds.is_empty() {
@@ -258,14 +273,15 @@ impl Simulation {
         }
         let member = &mut self.members[index as usize];
         member.engine = Some(Box::new(engine));
-        let is_hostile = member.is_hostile;
+        let is_up_to_something = member.is_hostile && self.settings.conduct.is_active();
+        let schemes = is_up_to_something && !std::mem::replace(&mut member.is_scheming, true);
         self.at.insert(endpoint, index);
         if let Some(median) = self.settings.churn {
             // Sessions end as radioactive atoms do. The first nodes stay until all have started.
             let lives = median.mul_f64(-(1.0 - share(&mut self.rng)).log2());
             self.queue.plan(self.now.max(self.built_at()) + lives, Happening::Leave(index));
         }
-        if is_hostile && self.settings.conduct.is_active() {
+        if schemes {
             self.queue.plan(self.now, Happening::Mischief(index));
         }
         self.settle(index);
@@ -473,13 +489,27 @@ impl Simulation {
         self.members[index as usize].endpoint
     }
 
-    /// A node that lives, but `other`.
-    fn random_member(&mut self, other: u32) -> Option<u32> {
-        // Where nearly none lives, that none is found is right nearly always.
-        (0..64).find_map(|_| {
-            let index = (self.rng.next_u64() % self.members.len() as u64) as u32;
-            (index != other && self.members[index as usize].engine.is_some()).then_some(index)
-        })
+    /// A node that lives and for which `wanted` holds, drawn at random; where such are few, the first.
+    fn random_member(&mut self, wanted: impl Fn(u32, &Member) -> bool) -> Option<u32> {
+        const DRAWS: usize = 64;
+        let count = self.started;
+        let is_one = |index: u32, members: &[Member]| {
+            let member = &members[index as usize];
+            member.engine.is_some() && wanted(index, member)
+        };
+        let draws = if count == 0 { 0 } else { DRAWS };
+        for _ in 0..draws {
+            let index = (self.rng.next_u64() % u64::from(count)) as u32;
+            if is_one(index, &self.members) {
+                return Some(index);
+            }
+        }
+        (0..count).find(|&index| is_one(index, &self.members))
+    }
+
+    /// An honest node that lives, but `other`.
+    fn random_honest(&mut self, other: u32) -> Option<u32> {
+        self.random_member(|index, member| index != other && !member.is_hostile)
     }
 
     /// An address that nobody had: on the open Internet each in a /24 of its own.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::{Happening, Letter, Simulation};
+use super::{Happening, Letter, NOBODY, Simulation};
 use crate::dht::protocol::{Engine, Event, Outbox, Outcome};
 use crate::dht::requests::OpId;
 use crate::id::NodeId;
@@ -108,7 +108,7 @@ impl Simulation {
     /// can take it up. Its end is among [`Simulation::lookups`].
     pub fn start_lookup(&mut self, goal: Goal, target: NodeId, member: Option<u32>) -> Option<u64> {
         let record = self.record();
-        let member = member.or_else(|| self.random_honest())?;
+        let member = member.or_else(|| self.random_honest(NOBODY))?;
         if goal == Goal::Record {
             for index in self.nearest(&target, member) {
                 let now = self.now;
@@ -274,14 +274,6 @@ impl Simulation {
         }
         nearest.sort_unstable();
         nearest.into_iter().map(|(_, index)| index).collect()
-    }
-
-    /// An honest node that lives.
-    fn random_honest(&mut self) -> Option<u32> {
-        (0..64).find_map(|_| {
-            let nobody = u32::MAX;
-            self.random_member(nobody).filter(|&index| !self.members[index as usize].is_hostile)
-        })
     }
 
     fn id(&self, index: u32) -> Option<NodeId> {
