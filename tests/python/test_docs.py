@@ -47,6 +47,10 @@ def test_the_program_of_a_private_network_runs(tmp_path: Path) -> None:
     assert int(dropped) > 0
 
 
+def test_the_program_with_a_simulation_runs(tmp_path: Path) -> None:
+    assert run("Simulate thousands of nodes", tmp_path) == ["True True", "1.0"]
+
+
 def test_the_packets_under_a_network_key_are_what_the_wire_protocol_says() -> None:
     page = (ROOT / "docs" / "wire-protocol.md").read_text()
     clear, keyed = page.split("### With a network key")
