@@ -38,9 +38,11 @@ pub(super) struct Latency {
 impl Latency {
     pub(super) fn of(&self, (from, to): (u32, u32), rng: &mut dyn Rng) -> Duration {
         let pair = u64::from(from.min(to)) << 32 | u64::from(from.max(to));
-        let (least, most) = (self.range.start(), self.range.end());
-        let base = *least + (*most - *least).mul_f64(share_of(mix(self.seed ^ pair)));
-        base.mul_f64(0.9 + 0.2 * share(rng))
+        let [least, most] =
+            [self.range.start(), self.range.end()].map(|bound| bound.as_micros() as u64);
+        let base = least + part_of(most - least, mix(self.seed ^ pair));
+        let jitter = part_of(base / 5, rng.next_u64());
+        Duration::from_micros(base - base / 10 + jitter)
     }
 }
 
@@ -108,6 +110,11 @@ impl Fault for Partition {
 /// A number from 0 up to but not 1.
 pub(super) fn share(rng: &mut dyn Rng) -> f64 {
     share_of(rng.next_u64())
+}
+
+/// As large a part of `whole` as `bits` are of all that 64 bits can be.
+fn part_of(whole: u64, bits: u64) -> u64 {
+    ((u128::from(whole) * u128::from(bits)) >> 64) as u64
 }
 
 fn share_of(bits: u64) -> f64 {

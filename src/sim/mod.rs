@@ -306,11 +306,12 @@ impl Simulation {
     }
 
     fn arrive(&mut self, letter: &mut Letter) {
-        let Some(&index) = self.at.get(&letter.to) else {
+        let index = letter.receiver;
+        let member = &self.members[index as usize];
+        if member.engine.is_none() || member.endpoint != letter.to {
             self.traffic.lost += 1;
             return;
-        };
-        let member = &self.members[index as usize];
+        }
         let (is_traced, is_hostile) = (member.traced > 0, member.is_hostile);
         if is_hostile && self.lie(index, letter) {
             return;
@@ -389,7 +390,7 @@ impl Simulation {
             self.traffic.lost += 1;
         }
         for delay in flight.copies {
-            self.queue.post(self.now + delay, from, to, datagram);
+            self.queue.post(self.now + delay, from, (to, receiver), datagram);
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Queue {
 pub(super) struct Letter {
     pub(super) from: Endpoint,
     pub(super) to: Endpoint,
+    /// Who was to be found there when it left.
+    pub(super) receiver: u32,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -48,13 +50,19 @@ impl Queue {
     }
 
     /// Plans the arrival of a datagram.
-    pub(super) fn post(&mut self, at: Time, from: Endpoint, to: Endpoint, bytes: &[u8]) {
+    pub(super) fn post(
+        &mut self,
+        at: Time,
+        from: Endpoint,
+        (to, receiver): (Endpoint, u32),
+        bytes: &[u8],
+    ) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.post.push(Letter::default());
             (self.post.len() - 1) as u32
         });
         let letter = &mut self.post[place as usize];
-        (letter.from, letter.to) = (from, to);
+        (letter.from, letter.to, letter.receiver) = (from, to, receiver);
         letter.bytes.clear();
         letter.bytes.extend_from_slice(bytes);
         self.plan(at, Happening::Arrival(place));
