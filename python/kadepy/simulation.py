@@ -27,11 +27,13 @@ class Simulation:
 
     Each node is the very engine that a `Swarm` runs; sockets and clock are simulated, so that hours
     pass in seconds and nothing leaves the process. The same arguments and calls give the same
-    results to the byte, on every machine; another seed gives another network.
+    results to the byte, but for the time and memory that the simulation itself takes; another
+    seed gives another network.
 
     Methods build the network at their first need, and let virtual time pass until what they are
     for is over. Meanwhile other threads run, and Ctrl-C ends the call within 150 ms; the simulation
-    stands then at some moment between, and can go on. Use it from one thread at a time.
+    stands then at some moment between, its lookups are given up, and it can go on. Use it from one
+    thread at a time.
 
     Args:
         nodes: how many nodes there are, from 1 to 1,000,000, hostile ones included. They are
@@ -207,7 +209,8 @@ class Simulation:
     def partition(self, share: float, seconds: float) -> None:
         """Cuts a share of the nodes, from 0 to 1, off from all others for so many virtual seconds.
 
-        Within each of the two parts all goes on. The network heals by itself as time passes.
+        It returns at once. Within each of the two parts all goes on; the network heals by itself
+        as time passes.
         """
         self.build()
         self._sim.partition(share, seconds)
@@ -231,7 +234,10 @@ class Simulation:
         return self._sim.lookups(0)
 
     def table_fill(self) -> list[int]:
-        """The number of contacts in the routing table of each node that lives."""
+        """The number of contacts in the routing table of each node that lives.
+
+        A contact that was switched off stays there until the node notices.
+        """
         self.build()
         return self._sim.fill()
 
@@ -260,12 +266,17 @@ class Simulation:
     def _pass(self, until: float | None, what: str, share: Callable[[], float]) -> None:
         """Lets time pass in slices, between which `share` says how much of it is done."""
         is_over = False
-        while not is_over:
-            started = time.perf_counter()
-            is_over = self._sim.advance(until)
-            self._wall += time.perf_counter() - started
-            if self._progress is not None:
-                self._progress(1.0 if is_over else share(), what)
+        try:
+            while not is_over:
+                started = time.perf_counter()
+                is_over = self._sim.advance(until)
+                self._wall += time.perf_counter() - started
+                if self._progress is not None:
+                    self._progress(1.0 if is_over else share(), what)
+        except BaseException:
+            # Nobody waits for them any more, and the next call is not to wait for them either.
+            self._sim.forget_lookups()
+            raise
 
     def _report(self, first: int) -> Report:
         lookups = self._sim.lookups(first)

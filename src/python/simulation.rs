@@ -135,6 +135,11 @@ impl PySimulation {
         Ok(())
     }
 
+    /// Gives up the lookups that are not over.
+    fn forget_lookups(&self, py: Python<'_>) {
+        self.with(py, Simulation::forget_lookups);
+    }
+
     fn find_node(
         &self,
         py: Python<'_>,

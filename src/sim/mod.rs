@@ -86,6 +86,8 @@ pub struct Simulation {
     lookups: Vec<Lookup>,
     lookups_begun: u64,
     lookups_left: usize,
+    /// The number of the series that they are of.
+    series: u32,
     lookup_interval: Duration,
     traffic: Traffic,
 }
@@ -164,6 +166,7 @@ impl Simulation {
             lookups: Vec::new(),
             lookups_begun: 0,
             lookups_left: 0,
+            series: 0,
             lookup_interval: Duration::ZERO,
             traffic: Traffic::default(),
             settings,
@@ -255,7 +258,7 @@ impl Simulation {
             Happening::Start(index) => self.start(index),
             Happening::Leave(index) => self.replace(index),
             Happening::Mischief(index) => self.make_mischief(index),
-            Happening::Lookup => self.begin_lookups(),
+            Happening::Lookup(series) => self.begin_lookups(series),
         }
     }
 
@@ -442,7 +445,17 @@ impl Simulation {
         self.lookups_left += count;
         self.lookup_interval = span / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
         if is_idle && count > 0 {
-            self.queue.plan(self.now, Happening::Lookup);
+            self.series += 1;
+            self.queue.plan(self.now, Happening::Lookup(self.series));
+        }
+    }
+
+    /// Gives up the lookups that were asked for and are not over.
+    pub fn forget_lookups(&mut self) {
+        self.lookups_left = 0;
+        self.series += 1;
+        for trace in self.traces.drain(..) {
+            self.members[trace.member as usize].traced = 0;
         }
     }
 }

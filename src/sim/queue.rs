@@ -20,8 +20,8 @@ pub(super) enum Happening {
     Leave(u32),
     /// A hostile node does what it does unasked.
     Mischief(u32),
-    /// The next lookup of a series begins.
-    Lookup,
+    /// The next lookup of this series begins.
+    Lookup(u32),
 }
 
 /// The happenings to come, the earliest first; those of one moment in the order of their planning.

@@ -93,10 +93,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Simulation {
     /// Begins a lookup of each kind, and plans the next two.
-    pub(super) fn begin_lookups(&mut self) {
+    pub(super) fn begin_lookups(&mut self, series: u32) {
+        if series != self.series {
+            return;
+        }
         self.lookups_left -= 1;
         if self.lookups_left > 0 {
-            self.queue.plan(self.now + self.lookup_interval, Happening::Lookup);
+            self.queue.plan(self.now + self.lookup_interval, Happening::Lookup(series));
         }
         for goal in [Goal::Nodes, Goal::Record] {
             let target = NodeId(self.random());

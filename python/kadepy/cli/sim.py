@@ -68,9 +68,9 @@ def _picture_file(ctx: click.Context, param: click.Parameter, path: str | None) 
 @click.option(
     "--churn",
     metavar="SECONDS",
-    type=float,
-    help="The median time after which a node is switched off and a new one joins. The lookups "
-    "begin when so much time has passed since the network was built. Without it every node stays.",
+    type=click.FloatRange(0, 1e9, min_open=True),
+    help="The median time after which a node is switched off and a new one joins. So much time "
+    "passes before the lookups begin. Without it every node stays.",
 )
 @click.option(
     "--hostile",
@@ -78,7 +78,7 @@ def _picture_file(ctx: click.Context, param: click.Parameter, path: str | None) 
     type=float,
     default=0.0,
     show_default=True,
-    help="The share of nodes that are hostile, 0 to 1.",
+    help="The share of nodes that are hostile, 0 to 1. Three nodes are honest always.",
 )
 @click.option(
     "--conduct",
@@ -200,11 +200,11 @@ def _numbers(report: Report) -> dict[str, object]:
 def _faults(loss: float, churn: float | None, hostile: float, conduct: str) -> str:
     told = []
     if loss > 0:
-        told.append(f"{loss:.4g} of the datagrams lost")
+        told.append(f"{100 * loss:.4g} % of the datagrams lost")
     if churn is not None:
         told.append(f"sessions of {churn:,.6g} s in the median")
     if hostile > 0:
-        told.append(f"{hostile:.4g} hostile ({conduct})")
+        told.append(f"{100 * hostile:.4g} % hostile ({conduct})")
     return ", ".join(told) or "no faults"
 
 
@@ -225,6 +225,7 @@ def _lines(report: Report) -> Iterator[str]:
     ):
         if spread is not None:
             yield f"{name:12}{spread.mean:9,.1f}" + "".join(f"{x:9,.0f}" for x in spread[1:])
+    yield "a lookup ends after 10 s at the latest, with what it has found"
     yield ""
     if fill := report.table_fill:
         yield f"routing tables hold {fill.mean:,.1f} contacts in the mean, {fill.min} to {fill.max}"
@@ -273,7 +274,11 @@ def _draw(figure: Any, path: str, sim: Simulation) -> None:
 
     fill.hist(sim.table_fill(), bins=BINS)
     fill.set(title="Routing tables", xlabel="contacts", ylabel="nodes")
-    figure.savefig(path)
+    # Without what differs between equal runs.
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    metadata = dates.get(os.path.splitext(path)[1].lower())
+    with importlib.import_module("matplotlib").rc_context({"svg.hashsalt": "kadepy"}):
+        figure.savefig(path, metadata=metadata)
 
 
 def _draw_success(axes: Any, lookups: list[Lookup]) -> None:
