@@ -97,13 +97,14 @@ fn records_are_found_around_nodes_that_do_not_answer() {
 
 #[test]
 fn records_are_found_around_nodes_that_name_nobody() {
-    withstand(60, Conduct::Lie, 0.1, 30, 0.0);
+    withstand(60, Conduct::Lie, 0.1, 30, 0.9);
 }
 
-/// How many still find their record is for the large set; one path has no number to hold.
+/// Lookups go over one path, which many colluders near the target can take over: a floor below what
+/// they reach, and no more.
 #[test]
 fn colluders_fool_lookups_and_never_tables() {
-    withstand(60, Conduct::Collude, 0.2, 30, 0.0);
+    withstand(60, Conduct::Collude, 0.2, 30, 0.9);
 }
 
 #[test]
@@ -135,15 +136,15 @@ fn two_thousand_nodes_with_silent_ones_among_them() {
 #[test]
 #[ignore = "takes minutes: cargo test --release --test sim_attacks -- --ignored"]
 fn two_thousand_nodes_with_liars_among_them() {
-    withstand(2_000, Conduct::Lie, 0.1, 1_000, 0.0);
-    withstand(2_000, Conduct::Lie, 0.2, 1_000, 0.0);
+    withstand(2_000, Conduct::Lie, 0.1, 1_000, 0.9);
+    withstand(2_000, Conduct::Lie, 0.2, 1_000, 0.8);
 }
 
 #[test]
 #[ignore = "takes minutes: cargo test --release --test sim_attacks -- --ignored"]
 fn two_thousand_nodes_with_colluders_among_them() {
-    withstand(2_000, Conduct::Collude, 0.1, 1_000, 0.0);
-    withstand(2_000, Conduct::Collude, 0.2, 1_000, 0.0);
+    withstand(2_000, Conduct::Collude, 0.1, 1_000, 0.8);
+    withstand(2_000, Conduct::Collude, 0.2, 1_000, 0.5);
 }
 
 #[test]

@@ -220,7 +220,9 @@ class Report(
         wall_seconds: the time that the simulation took by the clock on the wall.
         memory_bytes_per_node: bytes by which the process's resident memory grew since before the
             simulation was made, divided by the nodes that it was made with. It takes in all that
-            the process did meanwhile. None where the platform does not tell (only Linux does).
+            the process did meanwhile, and a second simulation in a process reuses memory of the
+            first: measure in a process of its own. None where the platform does not tell (only
+            Linux does).
     """
 
     __slots__ = ()

@@ -13,6 +13,7 @@ from kadepy._types import KadepyError, Report, Spread, TableFill
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import NoReturn
 
     from typing_extensions import Buffer
 
@@ -97,6 +98,7 @@ class Simulation:
             latency_ms = (*latency_ms,)
         self._memory = _resident()
         self._wall = 0.0
+        self._is_passing = False
         self._sim = _core.Simulation(
             nodes, seed, loss, latency_ms, churn, hostile, conduct, local, config
         )
@@ -106,6 +108,9 @@ class Simulation:
 
     def __repr__(self) -> str:
         return f"<Simulation of {self._size:,} nodes, seed {self._seed}, at {self.now:,.1f} s>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle or copy a Simulation: make another with the same seed")
 
     @property
     def seed(self) -> int:
@@ -169,7 +174,7 @@ class Simulation:
             KadepyError: that node is switched off, or was before the lookup ended.
         """
         self.build()
-        return self._one(self._sim.find_node(target, node), node)
+        return self._one(lambda: self._sim.find_node(target, node), node)
 
     def announce(self, topic: Buffer, port: int, node: int | None = None) -> Lookup:
         """Announces a topic, as `Swarm.announce_peer` does; `confirmed` says with what success.
@@ -183,7 +188,7 @@ class Simulation:
             KadepyError: as for `find_node`.
         """
         self.build()
-        return self._one(self._sim.announce(topic, port, node), node)
+        return self._one(lambda: self._sim.announce(topic, port, node), node)
 
     def get_peers(self, topic: Buffer, node: int | None = None) -> Lookup:
         """Looks up who was announced for a topic, as `Swarm.get_peers` does.
@@ -196,7 +201,7 @@ class Simulation:
             KadepyError: as for `find_node`.
         """
         self.build()
-        return self._one(self._sim.get_peers(topic, node), node)
+        return self._one(lambda: self._sim.get_peers(topic, node), node)
 
     def kill(self, share: float) -> int:
         """Switches off a share of the nodes that live, from 0 to 1, at once and for good.
@@ -241,13 +246,14 @@ class Simulation:
         self.build()
         return self._sim.fill()
 
-    def _one(self, number: int | None, node: int | None) -> Lookup:
-        """The end of the lookup with this number, at this node."""
+    def _one(self, start: Callable[[], int | None], node: int | None) -> Lookup:
+        """The end of the lookup that `start` begins at this node; it may end at once."""
+        first = self._sim.ended
+        number = start()
         if number is None and node is None:
             raise KadepyError("no honest node that is alive was found to ask")
         if number is None:
             raise KadepyError(f"node {node} is switched off and cannot ask")
-        first = self._sim.ended
         self._finish(1)
         for lookup in self._sim.lookups(first):
             if lookup.number == number:
@@ -265,6 +271,9 @@ class Simulation:
 
     def _pass(self, until: float | None, what: str, share: Callable[[], float]) -> None:
         """Lets time pass in slices, between which `share` says how much of it is done."""
+        if self._is_passing:
+            raise KadepyError("time is passing already: progress cannot let more of it pass")
+        self._is_passing = True
         is_over = False
         try:
             while not is_over:
@@ -277,6 +286,8 @@ class Simulation:
             # Nobody waits for them any more, and the next call is not to wait for them either.
             self._sim.forget_lookups()
             raise
+        finally:
+            self._is_passing = False
 
     def _report(self, first: int) -> Report:
         lookups = self._sim.lookups(first)

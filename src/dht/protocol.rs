@@ -40,7 +40,9 @@ const PROBE_LEN: usize = 47;
 /// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
 /// answer and a probe, under any seal; the protocol asks for 400 at least.
 const PADDED_LEN: usize = 416;
-/// So many contacts that fell silent are asked again with each refresh of a bucket.
+/// So often in the time in which every bucket is refreshed, so many contacts that fell silent are asked
+/// again: few enough for whoever has one's address now, enough for two halves to find each other.
+const DROPPED_ROUNDS: u32 = 4;
 const DROPPED_GREETINGS: usize = 3;
 /// How often old records are swept out, and what part of the topics at a time: all of them in the
 /// default life of a record.
@@ -87,6 +89,8 @@ pub struct Engine {
     home: Home,
     /// The refresh of a bucket that is under way: one at a time.
     refreshing: Option<OpId>,
+    /// When contacts that fell silent may be asked again.
+    next_greeting: Time,
     events: VecDeque<Event>,
     is_observed: bool,
     counters: Counters,
@@ -173,6 +177,7 @@ impl Engine {
             deadlines: BTreeSet::new(),
             home: Home::default(),
             refreshing: None,
+            next_greeting: now,
             events: VecDeque::new(),
             is_observed: false,
             counters: Counters::default(),
@@ -567,6 +572,10 @@ impl Engine {
     /// Asks a few contacts that fell silent once whether they are there again: after a partition that
     /// has healed, both sides know each other by no one else.
     fn greet_dropped(&mut self, now: Time, out: &mut Outbox) {
+        if now < self.next_greeting {
+            return;
+        }
+        self.next_greeting = now + self.config.bucket_refresh / DROPPED_ROUNDS;
         let dropped: Vec<Contact> = self.table.dropped(now).collect();
         for _ in 0..DROPPED_GREETINGS.min(dropped.len()) {
             let contact = dropped[(self.rng.next_u64() % dropped.len() as u64) as usize];

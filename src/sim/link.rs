@@ -26,6 +26,11 @@ pub struct Flight {
 pub trait Fault: Send {
     /// Does it to one.
     fn strike(&mut self, flight: &mut Flight, rng: &mut dyn Rng);
+
+    /// Whether it does nothing any more.
+    fn is_over(&self, _now: Time) -> bool {
+        false
+    }
 }
 
 /// How long datagrams take: each pair of nodes has a latency of its own, drawn evenly from a range,
@@ -104,6 +109,10 @@ impl Fault for Partition {
         if flight.now < self.until && self.side(from) != self.side(to) {
             flight.copies.clear();
         }
+    }
+
+    fn is_over(&self, now: Time) -> bool {
+        now >= self.until
     }
 }
 

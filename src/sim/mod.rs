@@ -120,6 +120,8 @@ pub struct Traffic {
 const START_INTERVAL: Duration = Duration::from_millis(20);
 /// From the last start to the end of the build.
 const SETTLE: Duration = Duration::from_secs(30);
+/// The shortest session: without one no time would pass.
+const SESSION_MIN: Duration = Duration::from_millis(1);
 /// The number of no member.
 const NOBODY: u32 = u32::MAX;
 /// So many nodes a newcomer is told of.
@@ -281,7 +283,7 @@ impl Simulation {
         self.at.insert(endpoint, index);
         if let Some(median) = self.settings.churn {
             // Sessions end as radioactive atoms do. The first nodes stay until all have started.
-            let lives = median.mul_f64(-(1.0 - share(&mut self.rng)).log2());
+            let lives = median.mul_f64(-(1.0 - share(&mut self.rng)).log2()).max(SESSION_MIN);
             self.queue.plan(self.now.max(self.built_at()) + lives, Happening::Leave(index));
         }
         if schemes {
@@ -402,6 +404,8 @@ impl Simulation {
 impl Simulation {
     /// Adds a fault to every way.
     pub fn add_fault(&mut self, fault: impl Fault + 'static) {
+        let now = self.now;
+        self.faults.retain(|fault| !fault.is_over(now));
         self.faults.push(Box::new(fault));
     }
 

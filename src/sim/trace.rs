@@ -110,7 +110,7 @@ impl Simulation {
     /// Begins a lookup at a member, else at some honest one; gives its number, where one lives that
     /// can take it up. Its end is among [`Simulation::lookups`].
     pub fn start_lookup(&mut self, goal: Goal, target: NodeId, member: Option<u32>) -> Option<u64> {
-        let record = self.record();
+        let record = self.record(self.lookups_begun + 1);
         let member = member.or_else(|| self.random_honest(NOBODY))?;
         if goal == Goal::Record {
             for index in self.nearest(&target, member) {
@@ -238,7 +238,7 @@ impl Simulation {
                 let found = nodes.iter().map(|node| node.id);
                 found.eq(truth.filter_map(|index| self.id(index)))
             }
-            Goal::Record => trace.peers.contains(&self.record()),
+            Goal::Record => trace.peers.contains(&self.record(trace.number)),
             Goal::Peers => !trace.peers.is_empty(),
             Goal::Announce(_) => confirmed > 0,
         };
@@ -283,9 +283,11 @@ impl Simulation {
         self.members[index as usize].engine.as_deref().map(Engine::id)
     }
 
-    /// What the nodes nearest to a target store for it.
-    fn record(&self) -> Endpoint {
-        let ip = if self.settings.is_local { [10, 255, 255, 1] } else { [9, 9, 9, 9] };
+    /// What the nodes nearest to a target store for the lookup with this number: each from another
+    /// address, so that no node's limit for one address is met.
+    fn record(&self, number: u64) -> Endpoint {
+        let [.., b, c, d] = number.to_be_bytes();
+        let ip = if self.settings.is_local { [172, 16 + b % 16, c, d] } else { [9, b, c, d] };
         Endpoint::new(ip, 999)
     }
 }

@@ -3,6 +3,7 @@ lookups are under faults is left to the core's own tests."""
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import pickle
@@ -274,6 +275,56 @@ def test_what_a_progress_callback_raises_ends_the_work_which_can_go_on() -> None
     assert sim.nodes == 60
     is_patient = True
     assert sim.lookups(5).success == 1
+
+
+def test_lookups_that_were_interrupted_are_given_up() -> None:
+    sim = Simulation(30, progress=interrupt)
+    with pytest.raises(Interrupted):
+        sim.lookups(5_000, over=6_000)
+    before = sim.now
+    report = sim.lookups(3, over=1)
+    assert (report.lookups, report.find_nodes) == (3, 3)
+    assert sim.now - before < 30
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt(share: float, what: str) -> None:
+    """Ends the lookups, once."""
+    if what == "looking up" and 0 < share < 0.5:
+        raise Interrupted
+
+
+def test_progress_cannot_let_more_time_pass() -> None:
+    refused: list[str] = []
+
+    def greedy(share: float, what: str) -> None:
+        with pytest.raises(KadepyError, match="progress") as told:
+            network.run(1)
+        refused.append(str(told.value))
+
+    network = Simulation(10, progress=greedy)
+    network.build()
+    assert refused
+
+
+def test_a_lookup_that_is_over_at_once_is_told_like_any_other() -> None:
+    alone = Simulation(1)
+    assert (alone.find_node(TARGET).nodes, alone.get_peers(TARGET).peers) == ([], [])
+
+
+def test_records_of_many_lookups_are_all_stored() -> None:
+    """More than one address may store at one node, which all of them would be at in so small a
+    network."""
+    assert Simulation(21).lookups(1_100).success == 1
+
+
+def test_it_cannot_be_copied(sim: Simulation) -> None:
+    for copied in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="cannot pickle or copy"):
+            copied(sim)
 
 
 def test_other_threads_run_meanwhile() -> None:
