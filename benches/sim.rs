@@ -1,6 +1,6 @@
 //! What the simulator costs and what it finds: `cargo bench --bench sim`, which goes up to 100,000
-//! nodes with `-- --full`; `cargo bench --bench sim -- sweep` tries alpha and the short wait under
-//! faults.
+//! nodes with `-- --full`; `cargo bench --bench sim -- sweep` tries alpha, the short wait, repetitions
+//! and refreshes under faults.
 //!
 //! The columns of lookups: how many there were; the share in percent that found their record; the
 //! share that gave exactly the 20 nearest; means of hops and queries; the virtual milliseconds that
@@ -79,14 +79,26 @@ enum Trouble {
 /// Prints what lookups come to for each choice of the tunables, under each trouble.
 fn sweep() {
     let mut cells = Vec::new();
+    let default = Config::default();
     for trouble in [Trouble::None, Trouble::Loss20, Trouble::Dead50, Trouble::Churn10] {
+        let mut cell = |config: Config| cells.push((trouble, config));
         for alpha in [3, 4, 5, 6, 8] {
             for wait in [400, 500, 1_000] {
-                cells.push((trouble, alpha, Duration::from_millis(wait)));
+                let short_wait_max = Duration::from_millis(wait);
+                cell(Config { alpha, short_wait_max, ..default.clone() });
+            }
+        }
+        for lookup_retries in [0, 2] {
+            cell(Config { lookup_retries, ..default.clone() });
+        }
+        if trouble == Trouble::Churn10 {
+            for minutes in [5, 60] {
+                let bucket_refresh = Duration::from_secs(60 * minutes);
+                cell(Config { bucket_refresh, ..default.clone() });
             }
         }
     }
-    println!("trouble  alpha wait s {LOOKUP_COLUMNS}");
+    println!("trouble  alpha wait s retries refresh {LOOKUP_COLUMNS}");
     let (next, results) = (AtomicUsize::new(0), Mutex::new(Results::default()));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -94,7 +106,7 @@ fn sweep() {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(&cell) = cells.get(at) else {
+                    let Some(cell) = cells.get(at) else {
                         return;
                     };
                     let figures = try_out(cell);
@@ -108,8 +120,8 @@ fn sweep() {
     });
 }
 
-/// A choice of alpha and the longest short wait, under a trouble.
-type Cell = (Trouble, usize, Duration);
+/// A choice of tunables, under a trouble.
+type Cell = (Trouble, Config);
 
 /// What has been measured, which is printed in the order of the cells.
 #[derive(Default)]
@@ -121,16 +133,23 @@ struct Results {
 impl Results {
     fn print(&mut self, cells: &[Cell]) {
         while let Some(figures) = self.done.remove(&self.printed) {
-            let (trouble, alpha, wait) = cells[self.printed];
-            println!("{:8} {alpha:5} {:6.1} {figures}", format!("{trouble:?}"), wait.as_secs_f64());
+            let (trouble, config) = &cells[self.printed];
+            println!(
+                "{:8} {:5} {:6.1} {:7} {:7} {figures}",
+                format!("{trouble:?}"),
+                config.alpha,
+                config.short_wait_max.as_secs_f64(),
+                config.lookup_retries,
+                config.bucket_refresh.as_secs(),
+            );
             self.printed += 1;
         }
     }
 }
 
-fn try_out((trouble, alpha, short_wait_max): Cell) -> Figures {
-    let churn = (trouble == Trouble::Churn10).then_some(Duration::from_secs(600));
-    let config = Config { alpha, short_wait_max, ..Config::default() };
+fn try_out((trouble, config): &Cell) -> Figures {
+    let churn = (*trouble == Trouble::Churn10).then_some(Duration::from_secs(600));
+    let config = config.clone();
     let settings = Settings { nodes: 1_000, seed: SEED, churn, config, ..Settings::default() };
     let mut sim = Simulation::new(settings);
     sim.build();

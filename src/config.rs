@@ -26,6 +26,12 @@ macro_rules! config_fields {
             ///
             /// Default 120; 1 to 10000.
             lookup_queries: usize = 120, 1..=10_000;
+            /// Times that a lookup repeats a query that nobody answers, before it passes its contact
+            /// over. More gives the nearest nodes more surely under loss, and takes longer where
+            /// nodes are dead.
+            ///
+            /// Default 1; 0 to 5.
+            lookup_retries: usize = 1, 0..=5;
             /// Contacts that one lookup keeps in view, the nearest first.
             ///
             /// Default 100; 20 to 10000.

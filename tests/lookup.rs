@@ -136,6 +136,21 @@ fn a_short_wait_that_is_over_frees_its_place() {
 }
 
 #[test]
+fn a_silent_contact_is_asked_again_as_often_as_configured() {
+    for lookup_retries in 0..=3 {
+        let config = Config { lookup_retries, ..Config::default() };
+        let mut lookup = lookup(&config, [1]);
+        let mut asked = Vec::new();
+        while let Some(query) = lookup.next_query() {
+            asked.push(query.is_retry);
+            lookup.late(&query.contact);
+        }
+        assert_eq!(asked, [&[false][..], &vec![true; lookup_retries]].concat());
+        assert!(lookup.is_done());
+    }
+}
+
+#[test]
 fn a_query_is_repeated_only_after_the_new_ones() {
     let mut lookup = lookup(&small(20, 1), 1..=3);
     for n in 1..=3 {

@@ -49,6 +49,7 @@ class Config:
         k: int | None = None,
         alpha: int | None = None,
         lookup_queries: int | None = None,
+        lookup_retries: int | None = None,
         shortlist: int | None = None,
         request_timeout: float | None = None,
         short_wait_min: float | None = None,
@@ -79,6 +80,8 @@ class Config:
     def alpha(self) -> int: ...
     @property
     def lookup_queries(self) -> int: ...
+    @property
+    def lookup_retries(self) -> int: ...
     @property
     def shortlist(self) -> int: ...
     @property

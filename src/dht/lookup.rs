@@ -1,8 +1,8 @@
 //! One iterative lookup: which contact to query next, and when it is done. It sends nothing.
 //!
 //! A query that is not answered within a short wait frees its place, so that a dead contact costs
-//! no stall; it is repeated once, and only then is its contact passed over. An answer counts
-//! however late it comes.
+//! no stall; it is repeated, and only then is its contact passed over. An answer counts however late
+//! it comes.
 
 use crate::config::Config;
 use crate::id::{Distance, NodeId};
@@ -20,6 +20,7 @@ pub struct Lookup {
     k: usize,
     alpha: usize,
     queries_max: usize,
+    retries_max: usize,
     shortlist_max: usize,
 }
 
@@ -40,11 +41,11 @@ impl Candidate {
 enum State {
     /// Not asked yet.
     Fresh,
-    /// Asked; it holds one of the alpha places.
-    Waiting { is_retry: bool },
+    /// Asked, and asked again so often; it holds one of the alpha places.
+    Waiting { retries: usize },
     /// Silent for the short wait: to be asked once more when there is nobody new to ask.
-    Late,
-    /// Silent twice.
+    Late { retries: usize },
+    /// Silent each time.
     Failed,
     /// It answered, with this token if any.
     Answered { token: Option<Token> },
@@ -69,6 +70,7 @@ impl Lookup {
             k: config.k,
             alpha: config.alpha,
             queries_max: config.lookup_queries,
+            retries_max: config.lookup_retries,
             shortlist_max: config.shortlist,
         }
     }
@@ -99,12 +101,15 @@ impl Lookup {
         // New contacts first: a repetition seldom finds what they do not.
         let at = self
             .position_in_window(|state| matches!(state, State::Fresh))
-            .or_else(|| self.position_in_window(|state| matches!(state, State::Late)))?;
+            .or_else(|| self.position_in_window(|state| matches!(state, State::Late { .. })))?;
         let candidate = &mut self.shortlist[at];
-        let is_retry = matches!(candidate.state, State::Late);
-        candidate.state = State::Waiting { is_retry };
+        let retries = match candidate.state {
+            State::Late { retries } => retries + 1,
+            _ => 0,
+        };
+        candidate.state = State::Waiting { retries };
         self.queries += 1;
-        Some(Query { contact: candidate.contact, is_retry })
+        Some(Query { contact: candidate.contact, is_retry: retries > 0 })
     }
 
     /// Notes an answer of `contact`, whatever was thought of it before. Whoever answered first under
@@ -124,8 +129,10 @@ impl Lookup {
             return;
         };
         match self.shortlist[at].state {
-            State::Waiting { is_retry: false } => self.shortlist[at].state = State::Late,
-            State::Waiting { is_retry: true } => self.failed(contact),
+            State::Waiting { retries } if retries < self.retries_max => {
+                self.shortlist[at].state = State::Late { retries };
+            }
+            State::Waiting { .. } => self.failed(contact),
             _ => {}
         }
     }
@@ -145,7 +152,7 @@ impl Lookup {
     pub fn is_done(&self) -> bool {
         let pending = |state: &State| match state {
             State::Waiting { .. } => true,
-            State::Fresh | State::Late => self.queries < self.queries_max,
+            State::Fresh | State::Late { .. } => self.queries < self.queries_max,
             State::Failed | State::Answered { .. } => false,
         };
         self.position_in_window(pending).is_none()

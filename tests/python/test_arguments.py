@@ -305,6 +305,7 @@ DEFAULTS = {
     "k": 20,
     "alpha": 4,
     "lookup_queries": 120,
+    "lookup_retries": 1,
     "shortlist": 100,
     "request_timeout": 2.0,
     "short_wait_min": 0.05,
