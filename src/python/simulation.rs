@@ -35,6 +35,8 @@ const CONDUCTS: [(&str, Conduct); 5] = [
 pub struct PySimulation {
     sim: Mutex<Simulation>,
     nodes: usize,
+    /// The process that made it.
+    process: u32,
 }
 
 #[pymethods]
@@ -75,12 +77,12 @@ impl PySimulation {
         // The exit waits for a slice that is under way.
         handle::install_hooks(py)?;
         let sim = detached(py, || Simulation::new(settings));
-        Ok(Self { sim: Mutex::new(sim), nodes })
+        Ok(Self { sim: Mutex::new(sim), nodes, process: std::process::id() })
     }
 
     /// Lets time pass until this time, or, for None, until no lookup is under way, though not for
     /// much longer than it takes to notice a signal; whether it came that far.
-    fn advance(&self, py: Python<'_>, until: Option<f64>) -> bool {
+    fn advance(&self, py: Python<'_>, until: Option<f64>) -> PyResult<bool> {
         if detach::is_exiting() {
             // Slice upon slice would keep the exit waiting.
             detach::stay_if_daemon(py);
@@ -103,23 +105,23 @@ impl PySimulation {
 
     /// When all nodes have started and had time to join.
     #[getter]
-    fn built_at(&self, py: Python<'_>) -> f64 {
+    fn built_at(&self, py: Python<'_>) -> PyResult<f64> {
         self.with(py, |sim| seconds(sim.built_at()))
     }
 
     #[getter]
-    fn now(&self, py: Python<'_>) -> f64 {
+    fn now(&self, py: Python<'_>) -> PyResult<f64> {
         self.with(py, |sim| seconds(sim.now()))
     }
 
     #[getter]
-    fn alive(&self, py: Python<'_>) -> usize {
+    fn alive(&self, py: Python<'_>) -> PyResult<usize> {
         self.with(py, |sim| sim.alive())
     }
 
     /// How many lookups are over.
     #[getter]
-    fn ended(&self, py: Python<'_>) -> usize {
+    fn ended(&self, py: Python<'_>) -> PyResult<usize> {
         self.with(py, |sim| sim.lookups().len())
     }
 
@@ -131,13 +133,12 @@ impl PySimulation {
     ) -> PyResult<()> {
         let count = convert::count("count", count, 1, LOOKUPS_MAX)?;
         let over = convert::seconds("over", "seconds, finite and not negative", over)?;
-        self.with(py, |sim| sim.look_up(count, over));
-        Ok(())
+        self.with(py, |sim| sim.look_up(count, over))
     }
 
     /// Gives up the lookups that are not over.
-    fn forget_lookups(&self, py: Python<'_>) {
-        self.with(py, Simulation::forget_lookups);
+    fn forget_lookups(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, Simulation::forget_lookups)
     }
 
     fn find_node(
@@ -147,7 +148,7 @@ impl PySimulation {
         node: &Bound<'_, PyAny>,
     ) -> PyResult<Option<u64>> {
         let (target, member) = (convert::id("target", target)?, self.member(node)?);
-        Ok(self.with(py, |sim| sim.start_lookup(Goal::Nodes, target, member)))
+        self.with(py, |sim| sim.start_lookup(Goal::Nodes, target, member))
     }
 
     fn get_peers(
@@ -157,7 +158,7 @@ impl PySimulation {
         node: &Bound<'_, PyAny>,
     ) -> PyResult<Option<u64>> {
         let (topic, member) = (convert::topic("topic", topic)?, self.member(node)?);
-        Ok(self.with(py, |sim| sim.start_lookup(Goal::Peers, topic, member)))
+        self.with(py, |sim| sim.start_lookup(Goal::Peers, topic, member))
     }
 
     fn announce(
@@ -169,12 +170,13 @@ impl PySimulation {
     ) -> PyResult<Option<u64>> {
         let (topic, member) = (convert::topic("topic", topic)?, self.member(node)?);
         let goal = Goal::Announce(convert::port("port", port)?);
-        Ok(self.with(py, |sim| sim.start_lookup(goal, topic, member)))
+        self.with(py, |sim| sim.start_lookup(goal, topic, member))
     }
 
     /// The lookups that are over, from the one at this index on, in the order of their ends.
     fn lookups<'py>(&self, py: Python<'py>, start: usize) -> PyResult<Bound<'py, PyList>> {
-        let lookups = self.with(py, |sim| sim.lookups().get(start..).unwrap_or_default().to_vec());
+        let lookups =
+            self.with(py, |sim| sim.lookups().get(start..).unwrap_or_default().to_vec())?;
         let lookups: Vec<_> =
             lookups.iter().map(|lookup| to_python(py, lookup)).collect::<PyResult<_>>()?;
         PyList::new(py, lookups)
@@ -182,7 +184,7 @@ impl PySimulation {
 
     fn kill(&self, py: Python<'_>, share: &Bound<'_, PyAny>) -> PyResult<usize> {
         let share = convert::share("share", share)?;
-        Ok(self.with(py, |sim| sim.kill(share)))
+        self.with(py, |sim| sim.kill(share))
     }
 
     fn partition(
@@ -193,23 +195,22 @@ impl PySimulation {
     ) -> PyResult<()> {
         let share = convert::share("share", share)?;
         let span = convert::seconds("seconds", "seconds, finite and not negative", span)?;
-        self.with(py, |sim| sim.partition(share, span));
-        Ok(())
+        self.with(py, |sim| sim.partition(share, span))
     }
 
     fn rebind(&self, py: Python<'_>, share: &Bound<'_, PyAny>) -> PyResult<usize> {
         let share = convert::share("share", share)?;
-        Ok(self.with(py, |sim| sim.rebind(share)))
+        self.with(py, |sim| sim.rebind(share))
     }
 
     /// Datagrams sent so far, their bytes, and copies that did not arrive.
-    fn traffic(&self, py: Python<'_>) -> (u64, u64, u64) {
-        let traffic = self.with(py, |sim| sim.traffic());
-        (traffic.datagrams, traffic.bytes, traffic.lost)
+    fn traffic(&self, py: Python<'_>) -> PyResult<(u64, u64, u64)> {
+        let traffic = self.with(py, |sim| sim.traffic())?;
+        Ok((traffic.datagrams, traffic.bytes, traffic.lost))
     }
 
     /// The contacts in the table of each node that lives.
-    fn fill(&self, py: Python<'_>) -> Vec<usize> {
+    fn fill(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
         self.with(py, |sim| sim.engines().map(|engine| engine.table().len()).collect())
     }
 
@@ -222,15 +223,24 @@ impl PySimulation {
         let Some(member) = self.member(node)? else {
             return Ok(None);
         };
-        let contact = self.with(py, |sim| sim.contact(member));
+        let contact = self.with(py, |sim| sim.contact(member))?;
         contact.map(|contact| convert::node(py, &contact)).transpose()
     }
 }
 
 impl PySimulation {
     /// Works on the simulation without the GIL, for whoever has the lock may be in a slice.
-    fn with<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Simulation) -> T + Send) -> T {
-        detached(py, || work(&mut self.sim.lock()))
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Simulation) -> T + Send,
+    ) -> PyResult<T> {
+        if std::process::id() != self.process {
+            // The lock may be held by a thread that this process does not have.
+            let message = "this simulation belongs to the parent process: make another";
+            return Err(classes::kadepy_error(py, message.into()));
+        }
+        Ok(detached(py, || work(&mut self.sim.lock())))
     }
 
     /// The number of a node; None for any.

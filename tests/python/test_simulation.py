@@ -321,6 +321,34 @@ def test_records_of_many_lookups_are_all_stored() -> None:
     assert Simulation(21).lookups(1_100).success == 1
 
 
+FORK = """
+import os, threading, warnings
+from kadepy import KadepyError, Simulation
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
+under_way = threading.Event()
+sim = Simulation(300, progress=lambda share, what: under_way.set())
+threading.Thread(target=sim.run, args=(1e9,), daemon=True).start()
+under_way.wait()
+if not (child := os.fork()):
+    try:
+        sim.nodes
+    except KadepyError as error:
+        os._exit(7 if "parent process" in str(error) else 1)
+    os._exit(2)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_in_a_forked_child_it_says_whose_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK], capture_output=True, text=True, timeout=DEADLINE
+    )
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
 def test_it_cannot_be_copied(sim: Simulation) -> None:
     for copied in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="cannot pickle or copy"):
