@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from typing_extensions import Buffer
 
@@ -50,15 +50,14 @@ def _contacts(given: _Contact | Iterable[_Contact]) -> _Contact | Iterable[_Cont
     return list(given)
 
 
-def _keys(given: _Keys | None) -> Buffer | list[Buffer] | None:
+def _keys(given: Any) -> Any:
     # As with contacts. What has bytes is one key, though it may be a sequence too.
-    if isinstance(given, (str, memoryview)) or not isinstance(given, Sequence):
-        return given
     try:
-        memoryview(given)  # type: ignore[arg-type]
-    except TypeError:
-        return list(given)
-    return given  # type: ignore[return-value]
+        memoryview(given)
+    except (TypeError, ValueError):
+        if isinstance(given, Sequence) and not isinstance(given, (str, memoryview)):
+            return list(given)
+    return given
 
 
 class Swarm:
