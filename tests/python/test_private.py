@@ -440,6 +440,8 @@ def test_a_network_changes_its_key_one_node_at_a_time(make_swarm: Make) -> None:
     names = map(str, itertools.count())
 
     def assert_whole() -> None:
+        # Who has joined knows the others; they take it in when it has answered them too.
+        wait_until(lambda: all(len(member.nodes()) == 2 for member in members))
         for member in members:
             name = topic(next(names))
             assert member.announce_peer(name) == 2
