@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..NODES {
         let node = Node::start("127.0.0.1:0".parse()?, None, &Network::Public, Config::default())?;
         if let Some(first) = nodes.first() {
-            node.join(vec![first.address().into()], Some(PATIENCE))?.wait(PATIENCE)?;
+            node.join(vec![first.address().into()], false, Some(PATIENCE))?.wait(PATIENCE)?;
         }
         nodes.push(node);
     }

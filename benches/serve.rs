@@ -196,7 +196,7 @@ fn populate(server: SocketAddr, network: &Network) -> Outcome<Vec<Node>> {
     (0..100)
         .map(|_| {
             let node = Node::start("127.0.0.1:0".parse()?, None, network, Config::default())?;
-            node.join(vec![server.into()], Some(PATIENCE))?.wait(PATIENCE)?;
+            node.join(vec![server.into()], false, Some(PATIENCE))?.wait(PATIENCE)?;
             Ok(node)
         })
         .collect()

@@ -24,7 +24,7 @@
 //! let topic = NodeId::of_topic(b"chess");
 //! let patience = Duration::from_secs(5);
 //!
-//! second.join(vec![first.address().into()], Some(patience))?.wait(patience)?;
+//! second.join(vec![first.address().into()], false, Some(patience))?.wait(patience)?;
 //! second.announce_peer(topic, Some(4000), Some(patience))?.wait(patience)?;
 //! let Some(Reply::Peers(peers)) = first.get_peers(topic, Some(patience))?.wait(patience)? else {
 //!     panic!("nobody found");

@@ -8,7 +8,10 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, after, bounded, never,
+    select, unbounded,
+};
 use log::Level;
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -58,6 +61,9 @@ struct Shared {
     is_abandoned: AtomicBool,
     /// The process that made it.
     process: u32,
+    /// Gets a token when the node has tried to join and knows nobody still.
+    tells_alone: Sender<()>,
+    was_alone: Receiver<()>,
     /// Nothing is ever sent: it is disconnected when the thread has ended.
     thread_lives: Mutex<Option<Sender<()>>>,
     thread_ended: Receiver<()>,
@@ -65,9 +71,24 @@ struct Shared {
 
 struct State {
     engine: Engine,
-    waiters: BTreeMap<OpId, Sender<Reply>>,
+    waiters: BTreeMap<OpId, Waiter>,
     /// When the reactor wakes by itself.
     wakes_at: Option<Time>,
+}
+
+/// Where the replies of an operation go.
+#[derive(Clone)]
+struct Waiter {
+    replies: Sender<Reply>,
+    signal: Arc<Signal>,
+}
+
+/// Whether the notices tell of an operation's replies.
+struct Signal {
+    op: OpId,
+    is_wanted: AtomicBool,
+    /// So that it stands in the queue once at most.
+    is_queued: AtomicBool,
 }
 
 /// What comes back from an operation: any number of `Peers`, then one `Done`.
@@ -89,6 +110,8 @@ pub enum Notice {
         /// Its bytes, opened, of which it is known that they decode.
         packet: Box<[u8]>,
     },
+    /// There is something for [`Pending::try_next`] of this operation, see [`Pending::listen`].
+    Ready(OpId),
     /// Something worth a line in a log.
     Log {
         /// How grave it is.
@@ -96,15 +119,24 @@ pub enum Notice {
         /// The line.
         text: String,
     },
-    /// The node is closed.
+    /// The node is closed: the last one.
     Closed,
 }
 
-/// The queue of notices: bounded, the oldest goes first.
+/// What waits for the dispatcher.
 struct Notices {
+    /// Packets and lines: bounded, the oldest goes first.
     sender: Sender<Notice>,
     receiver: Receiver<Notice>,
     dropped: AtomicU64,
+    /// What must not be lost; no longer than there are operations.
+    urgent_sender: Sender<Urgent>,
+    urgent: Receiver<Urgent>,
+}
+
+enum Urgent {
+    Ready(Arc<Signal>),
+    Closed,
 }
 
 /// Why a command was not carried out.
@@ -132,8 +164,8 @@ pub enum CommandError {
 
 /// An operation under way. Dropping it ends the operation.
 pub struct Pending {
-    op: OpId,
     replies: Receiver<Reply>,
+    signal: Arc<Signal>,
     shared: Arc<Shared>,
 }
 
@@ -161,6 +193,7 @@ impl Node {
         let mut engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
         engine.enter(Time::ZERO, network, nonce_start);
         let (thread_lives, thread_ended) = bounded(0);
+        let (tells_alone, was_alone) = bounded(1);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
             link,
@@ -169,6 +202,8 @@ impl Node {
             is_closed: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             process: std::process::id(),
+            tells_alone,
+            was_alone,
             thread_lives: Mutex::new(Some(thread_lives)),
             thread_ended,
         });
@@ -257,18 +292,26 @@ impl Node {
     pub fn join(
         &self,
         seeds: Vec<Endpoint>,
+        expects_more: bool,
         timeout: Option<Duration>,
     ) -> Result<Pending, CommandError> {
-        self.operation(|engine, now, out| engine.join(now, seeds, timeout, out))
+        self.operation(|engine, now, out| engine.join(now, seeds, expects_more, timeout, out))
     }
 
-    /// See [`Engine::expect_seeds`].
+    /// See [`Engine::add_seeds`].
     ///
     /// # Errors
     ///
     /// See [`Node::ping`].
-    pub fn expect_seeds(&self) -> Result<(), CommandError> {
-        self.shared.command(|state, _, _| state.engine.expect_seeds())
+    pub fn add_seeds(
+        &self,
+        join: OpId,
+        seeds: Vec<Endpoint>,
+        expects_more: bool,
+    ) -> Result<(), CommandError> {
+        self.shared.command(|state, now, out| {
+            state.engine.add_seeds(now, join, seeds, expects_more, out);
+        })
     }
 
     /// See [`Engine::stay_joined`].
@@ -276,8 +319,30 @@ impl Node {
     /// # Errors
     ///
     /// See [`Node::ping`].
-    pub fn stay_joined(&self, seeds: Vec<Endpoint>) -> Result<(), CommandError> {
-        self.shared.command(|state, now, _| state.engine.stay_joined(now, seeds))
+    pub fn stay_joined(
+        &self,
+        seeds: Vec<Endpoint>,
+        expects_more: bool,
+    ) -> Result<(), CommandError> {
+        self.shared.command(|state, now, out| {
+            state.engine.stay_joined(now, seeds, expects_more, out);
+        })
+    }
+
+    /// Waits until the node has tried to join and knows nobody still, at most for `patience`; an
+    /// error where it is closed. For one thread.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn wait_alone(&self, patience: Option<Duration>) -> Result<(), CommandError> {
+        let Shared { was_alone, thread_ended, .. } = &*self.shared;
+        let patience = patience.map_or_else(never, after);
+        select! {
+            recv(was_alone) -> _ => Ok(()),
+            recv(patience) -> _ => Ok(()),
+            recv(thread_ended) -> _ => Err(CommandError::Closed),
+        }
     }
 
     /// See [`Engine::fire`].
@@ -377,8 +442,13 @@ impl Node {
     pub fn open_notices(&self, cap: usize) {
         self.shared.notices.get_or_init(|| {
             let (sender, receiver) = bounded(cap);
-            Notices { sender, receiver, dropped: AtomicU64::new(0) }
+            let (urgent_sender, urgent) = unbounded();
+            Notices { sender, receiver, dropped: AtomicU64::new(0), urgent_sender, urgent }
         });
+        // A node that ended before has told nobody.
+        if self.wait_closed(Duration::ZERO) {
+            self.shared.hurry(Urgent::Closed);
+        }
     }
 
     /// Lets what is worth a log line become a notice.
@@ -386,14 +456,31 @@ impl Node {
         self.shared.wants_log.store(true, Ordering::Relaxed);
     }
 
-    /// The next notice, if one waits. None does in a closed node, but what is left to log.
+    /// The next notice, if one waits. In a closed node no packet does.
     pub fn try_notice(&self) -> Option<Notice> {
         let notices = self.shared.notices.get()?;
-        let is_closed = self.is_closed();
-        notices
-            .receiver
-            .try_iter()
-            .find(|notice| !is_closed || matches!(notice, Notice::Log { .. }))
+        let is_closed = match self.check_open() {
+            // What the parent's thread would say, nobody says here.
+            Err(CommandError::Forked) => return Some(Notice::Closed),
+            open => open.is_err(),
+        };
+        let mut others = notices.receiver.try_iter();
+        let mut other = || others.find(|it| !is_closed || !matches!(it, Notice::Packet { .. }));
+        match notices.urgent.try_recv() {
+            Ok(Urgent::Ready(signal)) => {
+                // Before the replies are taken, so that none that comes now is missed.
+                signal.is_queued.store(false, Ordering::SeqCst);
+                Some(Notice::Ready(signal.op))
+            }
+            Ok(Urgent::Closed) => {
+                let left = other();
+                if left.is_some() {
+                    self.shared.hurry(Urgent::Closed);
+                }
+                left.or(Some(Notice::Closed))
+            }
+            Err(_) => other(),
+        }
     }
 
     /// Waits for the next notice; [`Notice::Closed`] is the last.
@@ -401,11 +488,15 @@ impl Node {
         let Some(notices) = self.shared.notices.get() else {
             return Notice::Closed;
         };
-        // A close before the queue was open has left nothing in it to wake up by.
-        if self.is_closed() {
-            return self.try_notice().unwrap_or(Notice::Closed);
+        loop {
+            if let Some(notice) = self.try_notice() {
+                return notice;
+            }
+            let mut select = Select::new();
+            select.recv(&notices.receiver);
+            select.recv(&notices.urgent);
+            select.ready();
         }
-        notices.receiver.recv().unwrap_or(Notice::Closed)
     }
 
     /// Tells a line that is worth being logged.
@@ -443,7 +534,6 @@ impl Node {
         self.shared.is_closed.store(true, Ordering::SeqCst);
         self.shared.release_waiters();
         self.shared.link.close();
-        self.shared.notify(Notice::Closed);
         let has_ended = self.wait_closed(CLOSE_MAX);
         let thread = self.thread.lock().take();
         if let Some(thread) = thread.filter(|_| has_ended) {
@@ -472,12 +562,18 @@ impl Node {
         start: impl FnOnce(&mut Engine, Time, &mut Outbox) -> Result<OpId, Busy>,
     ) -> Result<Pending, CommandError> {
         let (sender, replies) = unbounded();
-        let op = self.shared.command(|state, now, out| {
+        let signal = self.shared.command(|state, now, out| {
             let op = start(&mut state.engine, now, out)?;
-            state.waiters.insert(op, sender);
-            Ok::<_, Busy>(op)
+            let signal = Arc::new(Signal {
+                op,
+                is_wanted: AtomicBool::new(false),
+                is_queued: AtomicBool::new(false),
+            });
+            let waiter = Waiter { replies: sender, signal: Arc::clone(&signal) };
+            state.waiters.insert(op, waiter);
+            Ok::<_, Busy>(signal)
         })??;
-        Ok(Pending { op, replies, shared: Arc::clone(&self.shared) })
+        Ok(Pending { replies, signal, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -488,6 +584,34 @@ impl Drop for Node {
 }
 
 impl Pending {
+    /// The operation's number, which [`Notice::Ready`] carries.
+    pub fn op(&self) -> OpId {
+        self.signal.op
+    }
+
+    /// From now on [`Notice::Ready`] tells when there is something for [`Pending::try_next`]. Gives
+    /// whether there is already, of which it does not tell.
+    #[must_use]
+    pub fn listen(&self) -> bool {
+        self.signal.is_wanted.store(true, Ordering::SeqCst);
+        !self.replies.is_empty() || self.shared.check_open().is_err()
+    }
+
+    /// The next reply, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// See [`Pending::wait`].
+    pub fn try_next(&self) -> Result<Option<Reply>, CommandError> {
+        match self.replies.try_recv() {
+            Ok(reply) => Ok(Some(reply)),
+            Err(TryRecvError::Empty) => self.shared.check_open().map(|()| None),
+            Err(TryRecvError::Disconnected) => {
+                self.shared.check_open().and(Err(CommandError::Ended))
+            }
+        }
+    }
+
     /// Waits for the next reply, at most for `patience`; `None` where none came in that time.
     ///
     /// # Errors
@@ -508,8 +632,8 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         let _ = self.shared.command(|state, _, _| {
-            if state.waiters.remove(&self.op).is_some() {
-                state.engine.cancel(self.op);
+            if state.waiters.remove(&self.signal.op).is_some() {
+                state.engine.cancel(self.signal.op);
             }
         });
     }
@@ -562,16 +686,39 @@ impl Shared {
     /// Lets every caller that waits know that nothing comes any more.
     fn release_waiters(&self) {
         let waiters = std::mem::take(&mut self.state.lock().waiters);
-        drop(waiters);
+        for Waiter { replies, signal } in waiters.into_values() {
+            // First, for who is told looks whether anything can come.
+            drop(replies);
+            self.announce_ready(signal);
+        }
     }
 
     fn tell(&self, news: News) {
-        for (sender, reply) in news.replies {
+        for (waiter, reply) in news.replies {
             // Whoever waited may have given up.
-            let _ = sender.send(reply);
+            let _ = waiter.replies.send(reply);
+            self.announce_ready(waiter.signal);
         }
         for notice in news.notices {
             self.notify(notice);
+        }
+        if news.is_alone {
+            // Where a token waits already, nobody has looked since.
+            let _ = self.tells_alone.try_send(());
+        }
+    }
+
+    fn announce_ready(&self, signal: Arc<Signal>) {
+        if signal.is_wanted.load(Ordering::SeqCst) && !signal.is_queued.swap(true, Ordering::SeqCst)
+        {
+            self.hurry(Urgent::Ready(signal));
+        }
+    }
+
+    fn hurry(&self, urgent: Urgent) {
+        if let Some(notices) = self.notices.get() {
+            // It cannot fail: both ends are in there.
+            let _ = notices.urgent_sender.send(urgent);
         }
     }
 
@@ -636,19 +783,21 @@ impl Host for Shared {
         if panicked {
             self.log(Level::Error, "the node stopped by a bug in KadePy; please report it".into());
             self.is_closed.store(true, Ordering::SeqCst);
-            self.notify(Notice::Closed);
         }
         self.release_waiters();
         let lives = self.thread_lives.lock().take();
         drop(lives);
+        // From here, for this thread alone tells of replies, and none comes after this.
+        self.hurry(Urgent::Closed);
     }
 }
 
 /// What is to be told after the lock is let go.
 #[derive(Default)]
 struct News {
-    replies: Vec<(Sender<Reply>, Reply)>,
+    replies: Vec<(Waiter, Reply)>,
     notices: Vec<Notice>,
+    is_alone: bool,
 }
 
 impl State {
@@ -657,12 +806,12 @@ impl State {
         while let Some(event) = self.engine.poll_event() {
             match event {
                 Event::Peers { op, peers } => {
-                    let sender = self.waiters.get(&op).cloned();
-                    news.replies.extend(sender.map(|sender| (sender, Reply::Peers(peers))));
+                    let waiter = self.waiters.get(&op).cloned();
+                    news.replies.extend(waiter.map(|waiter| (waiter, Reply::Peers(peers))));
                 }
                 Event::Done { op, outcome } => {
-                    let sender = self.waiters.remove(&op);
-                    news.replies.extend(sender.map(|sender| (sender, Reply::Done(outcome))));
+                    let waiter = self.waiters.remove(&op);
+                    news.replies.extend(waiter.map(|waiter| (waiter, Reply::Done(outcome))));
                 }
                 Event::Packet { from, packet } => {
                     news.notices.push(Notice::Packet { from, packet })
@@ -679,6 +828,7 @@ impl State {
                     };
                     let text = format!("{asked} answers; next try in {wait:?}");
                     news.notices.push(Notice::Log { level: Level::Warn, text });
+                    news.is_alone = true;
                 }
             }
         }

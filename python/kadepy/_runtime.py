@@ -24,35 +24,35 @@ def start_dispatcher(notices: _core.Notices, name: str) -> None:
 
 
 def _dispatch(notices: _core.Notices) -> None:
-    while notice := notices.take():
-        if notice[0] is None:
-            _call(notices, notice[1])
-        else:
-            _log(*notice)
+    # What has been called is let go of before the next wait.
+    while _call_next(notices):
+        pass
 
 
-def _call(notices: _core.Notices, packet: tuple[bytes, int, str, int, object]) -> None:
-    # Asked for each packet: the callback before may have replaced itself or closed the node.
-    callback = notices.callback
-    if callback is None:
-        return
+def _call_next(notices: _core.Notices) -> bool:
+    work = notices.take()
+    if work is None:
+        return False
+    function, args = work
     try:
-        callback(*packet)
+        function(*args)
     except BaseException as error:
-        # What a callback was doing with a node when that was closed is no fault of its own.
-        if not (isinstance(error, ClosedError) and notices.callback is None):
+        # What a function was doing with a node when that was closed is no fault of its own.
+        if not (isinstance(error, ClosedError) and notices.closed):
             notices.count_error()
-            _core._report(error, callback)
+            _core._report(error, function)
+    return True
 
 
-def _log(level: int, text: str) -> None:
+def log(level: int, text: str) -> None:
+    """Hands a line to the logger."""
     import logging
 
     try:
         logging.getLogger("kadepy").log(level, text)
     except BaseException as error:
-        # A filter or handler that raises must not end the thread that runs the callbacks.
-        _core._report(error, _log)
+        # A filter or handler that raises is no callback that raised.
+        _core._report(error, log)
 
 
 def wants_log() -> bool:

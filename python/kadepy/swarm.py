@@ -1,26 +1,20 @@
-"""`Swarm`: one node of the network, as a program holds it. What it does is done in the core."""
+"""`Swarm`: one node of the network, as a program with threads holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from kadepy import _core
+from kadepy._base import BaseSwarm, contacts
 
 # As in `typing`, whose import would cost more than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
-    from typing import Any, NoReturn
 
     from typing_extensions import Buffer
 
-    from kadepy._core import Config
-    from kadepy._types import Node, Peer, Stats
+    from kadepy._base import _Address, _Contact
+    from kadepy._types import Node, Peer
 
-    _Address = Peer | Node | tuple[str, int]
-    _Contact = str | tuple[str, int] | Node
-    _Keys = Buffer | Sequence[Buffer]
     _Callback = Callable[[bytes, int, str, int, object], object]
 
 MSG_PING = 0
@@ -43,24 +37,7 @@ __all__ = [
 ]
 
 
-def _contacts(given: _Contact | Iterable[_Contact]) -> _Contact | Iterable[_Contact]:
-    # An iterable may be any code, which must not run inside the core. What is none, that refuses.
-    if isinstance(given, (str, tuple)) or not hasattr(given, "__iter__"):
-        return given
-    return list(given)
-
-
-def _keys(given: Any) -> Any:
-    # As with contacts. What has bytes is one key, though it may be a sequence too.
-    try:
-        memoryview(given)
-    except (TypeError, ValueError):
-        if isinstance(given, Sequence) and not isinstance(given, (str, memoryview)):
-            return list(given)
-    return given
-
-
-class Swarm:
+class Swarm(BaseSwarm):
     """One node: a UDP socket, the thread that serves it and a routing table.
 
     Any number of them live in one process. Every method is safe from any thread. A blocking one
@@ -117,59 +94,8 @@ class Swarm:
     no answer
     """
 
-    def __init__(
-        self,
-        port: int = 0,
-        *,
-        host: str = "0.0.0.0",
-        bootstrap: _Contact | Iterable[_Contact] = (),
-        node_id: Buffer | None = None,
-        network_key: _Keys | None = None,
-        cipher: str = "sealed",
-        config: Config | None = None,
-    ) -> None:
-        from kadepy import _runtime
-
-        self._cipher = None if network_key is None else cipher
-        try:
-            self._node = _core.Node(
-                port,
-                host,
-                _contacts(bootstrap),
-                node_id,
-                _keys(network_key),
-                cipher,
-                config,
-                _runtime.wants_log(),
-            )
-        finally:
-            # Some tracebacks show what the frames hold.
-            del network_key
-
-    @property
-    def id(self) -> bytes:
-        """The node's id, 32 bytes."""
-        return self._node.id
-
-    @property
-    def port(self) -> int:
-        """The UDP port that it is bound to."""
-        return self._node.port
-
-    @property
-    def host(self) -> str:
-        """The IP address that it is bound to."""
-        return self._node.host
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """`host` and `port`. "0.0.0.0" stands for every interface: no address to contact it at."""
-        return (self._node.host, self._node.port)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed, or belongs to the parent of this process."""
-        return self._node.closed
+    _is_default = True
+    _use = "a with block"
 
     def bootstrap(
         self,
@@ -191,7 +117,7 @@ class Swarm:
         Raises:
             BootstrapError: no contact answered; the message names each one and why.
         """
-        return self._node.bootstrap(_contacts(ip), port, timeout)
+        return self._node.bootstrap(contacts(ip), port, timeout).wait()
 
     def ping(
         self, ip: str | _Address, port: int | None = None, *, timeout: float | None = 2.0
@@ -209,7 +135,7 @@ class Swarm:
         Raises:
             RequestTimeout: it did not answer.
         """
-        return self._node.ping(ip, port, timeout)
+        return self._node.ping(ip, port, timeout).wait()
 
     def find_node(self, target: Buffer, *, timeout: float | None = 10.0) -> list[Node]:
         """Looks up the nodes nearest to an id.
@@ -222,13 +148,13 @@ class Swarm:
             The k (20) nodes nearest to `target` that answered, the nearest first. None in an
             empty table.
         """
-        return self._node.find_node(target, timeout)
+        return self._node.find_node(target, timeout).wait()
 
     def find_node_iterative(
         self, target_id: Buffer, timeout: float | None = 2.0
     ) -> list[tuple[str, int]]:
         """Looks up the nodes nearest to an id, as v0.1 gives them: `(ip, port)` pairs."""
-        return [(node.ip, node.port) for node in self._node.find_node(target_id, timeout)]
+        return [(node.ip, node.port) for node in self.find_node(target_id, timeout=timeout)]
 
     def get_peers(self, topic: Buffer, timeout: float | None = 10.0) -> list[Peer]:
         """Finds the peers that announced a topic.
@@ -280,76 +206,9 @@ class Swarm:
             How many nodes confirmed that they store it. After 0 nobody can find it: announce again
             when others are there.
         """
-        return self._node.announce_peer(topic, port, timeout)
+        return self._node.announce_peer(topic, port, timeout).wait()
 
     announce = announce_peer
-
-    def announce_to(
-        self,
-        target_ip: str | _Address,
-        target_port: int | Buffer | None = None,
-        topic_hash: Buffer | int | None = None,
-        port: int | None = None,
-    ) -> None:
-        """Announces a topic to one node, and waits for nothing.
-
-        A `Peer`, a `Node` or a pair may stand in the place of the first two arguments.
-
-        Args:
-            target_ip: the node's IP address.
-            target_port: its port.
-            topic_hash: 32 bytes.
-            port: where the peer listens; by default the port that this node's packets come
-                from.
-        """
-        if isinstance(target_ip, tuple) and target_port is not None:
-            announced = topic_hash if port is None else port
-            self._node.announce_to(target_ip, None, target_port, announced)
-        else:
-            self._node.announce_to(target_ip, target_port, topic_hash, port)
-
-    def lookup_from(
-        self,
-        target_ip: str | _Address,
-        target_port: int | Buffer | None = None,
-        topic_hash: Buffer | None = None,
-    ) -> None:
-        """Asks one node for the peers of a topic, and waits for nothing: see `set_callback`.
-
-        A `Peer`, a `Node` or a pair may stand in the place of the first two arguments.
-
-        Args:
-            target_ip: the node's IP address.
-            target_port: its port.
-            topic_hash: 32 bytes.
-        """
-        if isinstance(target_ip, tuple) and topic_hash is None:
-            target_port, topic_hash = None, target_port
-        self._node.lookup_from(target_ip, target_port, topic_hash)
-
-    def send(
-        self,
-        ip: str | _Address,
-        port: int | None = None,
-        type: int | Buffer | None = None,
-        payload: Buffer | None = None,
-    ) -> None:
-        """Sends an application's own message, which reaches the callback of the node there.
-
-        It is one datagram: it may be lost, and nothing says so. A `Peer`, a `Node` or a pair
-        may stand in the place of the first two arguments.
-
-        Args:
-            ip: the receiver's IP address.
-            port: its port.
-            type: the message's type, 16 to 255.
-            payload: at most 1,100 bytes.
-        """
-        if isinstance(ip, tuple) and payload is None:
-            port, type, payload = None, port, type
-        elif isinstance(ip, tuple) and type is None:
-            port, type = None, port
-        self._node.send(ip, port, type, payload)
 
     def set_callback(self, fn: _Callback | None) -> None:
         """Sets what is called with every packet: ``fn(sender_id, msg_type, ip, port, payload)``.
@@ -364,20 +223,6 @@ class Swarm:
                 PEERS, the body as bytes for other types that have one, else None.
         """
         self._node.set_callback(fn)
-
-    def nodes(self) -> list[Node]:
-        """The contacts in the routing table, by bucket, the farthest bucket first."""
-        return self._node.nodes()
-
-    def dump_table(self) -> None:
-        """Prints the routing table, the nearest contact first."""
-        from kadepy import _runtime
-
-        _runtime.print_table(self._node.id, self._node.nodes())
-
-    def stats(self) -> Stats:
-        """What the node did so far and holds now; of a closed node, at its end."""
-        return self._node.stats()
 
     def close(self) -> None:
         """Ends the node: frees its port and thread, and releases every caller that waits.
@@ -396,26 +241,3 @@ class Swarm:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        if not hasattr(self, "_node"):
-            return "<Swarm, not started>"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        cipher = f" {self._cipher}" if self._cipher else ""
-        state = " closed" if self.closed else ""
-        return f"<Swarm {self.id[:4].hex()}... on {host}:{self.port}{cipher}{state}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("cannot pickle or copy a Swarm: it owns a socket and a thread")
-
-    def __del__(self) -> None:
-        # A constructor that raised has left no node.
-        node = getattr(self, "_node", None)
-        if node is None or node.closed:
-            return
-        import warnings
-
-        message = f"unclosed {self!r}: use it in a with block, or close() it"
-        # First, for where warnings are errors the warning is the last that happens here.
-        node.close()
-        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)

@@ -365,7 +365,7 @@ fn parse_ip(text: &str) -> Option<SocketAddr> {
 }
 
 /// Where a contact is to be found; its host may be a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub host: String,
     pub port: u16,

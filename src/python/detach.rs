@@ -127,22 +127,12 @@ impl Deadline {
         Self(timeout.map(|timeout| now() + timeout))
     }
 
-    /// The earlier one of this and `patience` from now.
-    pub fn no_later_than(self, patience: Duration) -> Self {
-        Self::after(Some(self.left().map_or(patience, |left| left.min(patience))))
-    }
-
     pub fn left(self) -> Option<Duration> {
         self.0.map(|at| at.saturating_duration_since(now()))
     }
 
     pub fn is_over(self) -> bool {
         self.left().is_some_and(|left| left.is_zero())
-    }
-
-    /// How long to wait at a stretch.
-    pub fn patience(self) -> Duration {
-        self.left().map_or(SIGNAL_INTERVAL, |left| left.min(SIGNAL_INTERVAL))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One node as the process holds it: its callback and dispatcher, the list of all, and what the
 //! interpreter's exit and a fork do with them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,7 +16,8 @@ use super::detach::{self, detached, in_python};
 use super::notices::PyNotices;
 use super::{classes, convert};
 use crate::config::Config;
-use crate::node::Node;
+use crate::dht::requests::OpId;
+use crate::node::{CommandError, Node};
 use crate::wire::message::Endpoint;
 use crate::wire::seal::Network;
 
@@ -24,8 +26,12 @@ pub struct Handle {
     pub node: Arc<Node>,
     /// Whether it was made with a network key; that of a `Swarm` never changes.
     pub is_private: bool,
+    /// Whether v0.1's functions may act on it.
+    is_default: bool,
     config: Config,
     callback: Mutex<Option<Py<PyAny>>>,
+    /// Who is told when there is something of an operation.
+    listeners: Mutex<BTreeMap<OpId, Py<PyAny>>>,
     callback_errors: AtomicU64,
     has_dispatcher: AtomicBool,
 }
@@ -33,10 +39,13 @@ pub struct Handle {
 /// Every node of this process that may still be open, in the order of their making.
 static NODES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
 
-/// The first node that is still open.
+/// The first node that is still open and that v0.1's functions may act on.
 pub fn first_open() -> Option<Arc<Handle>> {
     let nodes = NODES.lock();
-    nodes.iter().filter_map(Weak::upgrade).find(|handle| !handle.node.is_closed())
+    nodes
+        .iter()
+        .filter_map(Weak::upgrade)
+        .find(|handle| handle.is_default && !handle.node.is_closed())
 }
 
 /// Has the interpreter's exit and forks looked after.
@@ -58,6 +67,7 @@ impl Handle {
         id: Option<crate::NodeId>,
         network: &Network,
         config: Config,
+        is_default: bool,
     ) -> PyResult<Arc<Self>> {
         install_hooks(py)?;
         let node = detached(py, || Node::start(address, id, network, config.clone()))
@@ -65,8 +75,10 @@ impl Handle {
         let handle = Arc::new(Self {
             node: Arc::new(node),
             is_private: !matches!(network, Network::Public),
+            is_default,
             config,
             callback: Mutex::new(None),
+            listeners: Mutex::default(),
             callback_errors: AtomicU64::new(0),
             has_dispatcher: AtomicBool::new(false),
         });
@@ -113,11 +125,11 @@ impl Handle {
             return Ok(());
         }
         self.node.open_notices(self.config.callback_queue);
-        let notices = PyNotices::new(self);
         let name = format!("kadepy-callbacks-{}", self.node.address().port());
         let started = in_python(|| {
-            let start = py.import("kadepy._runtime")?.getattr("start_dispatcher")?;
-            start.call1((Py::new(py, notices)?, name))
+            let runtime = py.import("kadepy._runtime")?;
+            let notices = PyNotices::new(self, runtime.getattr("log")?.unbind());
+            runtime.getattr("start_dispatcher")?.call1((Py::new(py, notices)?, name))
         });
         if started.is_err() {
             self.has_dispatcher.store(false, Ordering::Release);
@@ -133,6 +145,26 @@ impl Handle {
         self.callback.lock().as_ref().map(|callback| callback.clone_ref(py))
     }
 
+    /// Has `listener` called when there is something of an operation.
+    pub fn set_listener(&self, op: OpId, listener: Py<PyAny>) {
+        let former = self.listeners.lock().insert(op, listener);
+        drop(former);
+    }
+
+    /// Who is to be called for an operation.
+    pub fn listener(&self, py: Python<'_>, op: OpId) -> Option<Py<PyAny>> {
+        self.listeners.lock().get(&op).map(|listener| listener.clone_ref(py))
+    }
+
+    /// Has nobody called for it any more.
+    pub fn remove_listener(&self, op: OpId) {
+        // In a forked child the lock may be held for ever, and nobody is called.
+        if self.node.check_open() != Err(CommandError::Forked) {
+            let former = self.listeners.lock().remove(&op);
+            drop(former);
+        }
+    }
+
     /// Counts a call of the callback that raised.
     pub fn count_error(&self) {
         self.callback_errors.fetch_add(1, Ordering::Relaxed);
@@ -145,13 +177,20 @@ impl Handle {
 
     /// Shows the garbage collector what is held here.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.callback.try_lock().map_or(Ok(()), |callback| visit.call(&*callback))
+        if let Some(callback) = self.callback.try_lock() {
+            visit.call(&*callback)?;
+        }
+        if let Some(listeners) = self.listeners.try_lock() {
+            listeners.values().try_for_each(|listener| visit.call(listener))?;
+        }
+        Ok(())
     }
 
     /// Lets go of it.
     pub fn clear(&self) {
         let callback = self.callback.lock().take();
-        drop(callback);
+        let listeners = std::mem::take(&mut *self.listeners.lock());
+        drop((callback, listeners));
     }
 
     /// An endpoint that this node can send to.

@@ -9,6 +9,7 @@ mod handle;
 mod module;
 mod node;
 mod notices;
+mod operation;
 mod resolve;
 mod simulation;
 mod v01;

@@ -1,27 +1,20 @@
-//! `kadepy._core.Node`: one node as Python holds it, its blocking calls and its callback.
+//! `kadepy._core.Node`: one node as Python holds it. What takes time it only begins.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crossbeam_channel::RecvTimeoutError;
-use parking_lot::Mutex;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use super::detach::{Deadline, SIGNAL_INTERVAL, detached, wait};
+use super::detach::detached;
 use super::handle::Handle;
-use super::resolve::{self, Resolved};
+use super::operation::{Goal, PyOperation, PyPeers};
+use super::resolve::{self, Joining};
 use super::{classes, config, convert, v01};
-use crate::dht::protocol::{Outcome, Refusal, SeedState};
+use crate::dht::protocol::Refusal;
 use crate::dht::requests::Question;
-use crate::node::{CommandError, Node, Pending, Reply};
-use crate::wire::message::{Endpoint, Kind};
-
-/// How long a join asks addresses alone where there are names too.
-const NAMES_AFTER: Duration = Duration::from_secs(1);
+use crate::wire::message::Kind;
 
 /// One DHT node: a UDP socket, its thread and a routing table. `kadepy.Swarm` is its public face.
 #[pyclass(frozen, name = "Node", module = "kadepy._core")]
@@ -32,7 +25,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, config, logs))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, config, logs, is_default))]
     #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
@@ -44,6 +37,7 @@ impl PyNode {
         cipher: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
         logs: bool,
+        is_default: bool,
     ) -> PyResult<Self> {
         let port = convert::bind_port("port", port)?;
         let mut address = convert::ip("host", host)?;
@@ -52,14 +46,14 @@ impl PyNode {
         let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
         let network = convert::network(network_key, cipher)?;
-        let handle = Handle::start(py, address, id, &network, config)?;
+        let handle = Handle::start(py, address, id, &network, config, is_default)?;
         if logs {
             // Before there is anything to tell.
             handle.ensure_dispatcher(py)?;
             handle.node.report();
         }
         if !targets.is_empty() {
-            detached(py, || resolve::stay_joined(&handle.node, targets))?;
+            detached(py, || resolve::stay_joined(&handle.node, &targets))?;
         }
         v01::adopt(py, &handle)?;
         Ok(Self { handle })
@@ -91,43 +85,16 @@ impl PyNode {
         ip: &Bound<'_, PyAny>,
         port: Option<&Bound<'_, PyAny>>,
         timeout: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
+    ) -> PyResult<PyOperation> {
         let timeout = convert::timeout(timeout)?;
         let targets = convert::targets(ip, port)?;
         if targets.is_empty() {
             return Err(PyValueError::new_err("bootstrap needs at least one contact, got none"));
         }
-        let node = &self.handle.node;
-        node.check_open()?;
-        let deadline = Deadline::after(timeout);
-        let ipv4 = node.address().is_ipv4();
-        let (literal, names) = resolve::split(targets);
-        // Names resolve while the addresses are asked, and join them where those stay silent.
-        let resolving = (!names.is_empty()).then(|| resolve::resolve(names.clone(), ipv4));
-        let mut tried = resolve::resolve_all(literal, ipv4);
-        let first = if names.is_empty() { deadline } else { deadline.no_later_than(NAMES_AFTER) };
-        if let Some(contacts) = self.join(py, resolve::endpoints(&tried), first)? {
-            return Ok(contacts);
-        }
-        if let Some(resolving) = resolving {
-            let resolved = wait(py, || match resolving.recv_timeout(deadline.patience()) {
-                Ok(resolved) => Ok(Some(Some(resolved))),
-                Err(RecvTimeoutError::Timeout) if !deadline.is_over() => {
-                    node.check_open().map(|()| None)
-                }
-                Err(_) => Ok(Some(None)),
-            })?;
-            let unresolved = |name| (name, Err("its name did not resolve in time".to_owned()));
-            let resolved = resolved.unwrap_or_else(|| names.into_iter().map(unresolved).collect());
-            tried.extend(resolved);
-            if let Some(contacts) = self.join(py, resolve::endpoints(&tried), deadline)? {
-                return Ok(contacts);
-            }
-        }
-        let reasons: Vec<String> = tried.iter().map(|entry| reason(entry, node)).collect();
-        let under = if self.handle.is_private { " under this network key" } else { "" };
-        let message = format!("no bootstrap contact answered{under}: {}", reasons.join("; "));
-        Err(classes::bootstrap_error(py, message))
+        let Handle { node, is_private, .. } = &*self.handle;
+        let (pending, joining) =
+            detached(py, || Joining::begin(node, *is_private, targets, timeout))?;
+        Ok(PyOperation::new(&self.handle, pending, Goal::Join(joining)))
     }
 
     fn ping(
@@ -136,38 +103,23 @@ impl PyNode {
         ip: &Bound<'_, PyAny>,
         port: Option<&Bound<'_, PyAny>>,
         timeout: &Bound<'_, PyAny>,
-    ) -> PyResult<f64> {
-        let limit = convert::timeout(timeout)?;
+    ) -> PyResult<PyOperation> {
+        let timeout = convert::timeout(timeout)?;
         let to = self.handle.endpoint(["ip", "port"], ip, port)?;
-        let pending = detached(py, || self.handle.node.ping(to, limit))?;
-        match outcome(py, &pending)? {
-            Outcome::Pong(round_trip) => Ok(round_trip.as_secs_f64()),
-            Outcome::Silence => {
-                let within = limit
-                    .map_or(String::new(), |limit| format!(" within {} s", limit.as_secs_f64()));
-                Err(classes::request_timeout(py, format!("{to} did not answer{within}")))
-            }
-            other => Err(unexpected(&other)),
-        }
+        let pending = detached(py, || self.handle.node.ping(to, timeout))?;
+        Ok(PyOperation::new(&self.handle, pending, Goal::Ping { to, timeout }))
     }
 
-    fn find_node<'py>(
+    fn find_node(
         &self,
-        py: Python<'py>,
-        target: &Bound<'py, PyAny>,
-        timeout: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyList>> {
+        py: Python<'_>,
+        target: &Bound<'_, PyAny>,
+        timeout: &Bound<'_, PyAny>,
+    ) -> PyResult<PyOperation> {
         let timeout = convert::timeout(timeout)?;
         let target = convert::id("target", target)?;
         let pending = detached(py, || self.handle.node.find_node(target, timeout))?;
-        match outcome(py, &pending)? {
-            Outcome::Nodes(nodes) => {
-                let nodes: Vec<_> =
-                    nodes.iter().map(|node| convert::node(py, node)).collect::<PyResult<_>>()?;
-                PyList::new(py, nodes)
-            }
-            other => Err(unexpected(&other)),
-        }
+        Ok(PyOperation::new(&self.handle, pending, Goal::FindNode))
     }
 
     fn iter_peers(
@@ -179,7 +131,7 @@ impl PyNode {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
         let pending = detached(py, || self.handle.node.get_peers(topic, timeout))?;
-        Ok(PyPeers { pending: Mutex::new(Some(Arc::new(pending))), ready: Mutex::default() })
+        Ok(PyPeers::new(&self.handle, pending))
     }
 
     fn announce_peer(
@@ -188,15 +140,12 @@ impl PyNode {
         topic: &Bound<'_, PyAny>,
         port: &Bound<'_, PyAny>,
         timeout: &Bound<'_, PyAny>,
-    ) -> PyResult<usize> {
+    ) -> PyResult<PyOperation> {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
         let port = optional_port(port)?;
         let pending = detached(py, || self.handle.node.announce_peer(topic, port, timeout))?;
-        match outcome(py, &pending)? {
-            Outcome::Announced(confirmed) => Ok(confirmed),
-            other => Err(unexpected(&other)),
-        }
+        Ok(PyOperation::new(&self.handle, pending, Goal::Announce))
     }
 
     fn send(
@@ -303,92 +252,6 @@ impl PyNode {
     }
 }
 
-impl PyNode {
-    /// Joins through `seeds`; gives the contacts listed then, where any of them answered.
-    fn join(
-        &self,
-        py: Python<'_>,
-        seeds: Vec<Endpoint>,
-        deadline: Deadline,
-    ) -> PyResult<Option<usize>> {
-        if seeds.is_empty() {
-            return Ok(None);
-        }
-        let pending = detached(py, || self.handle.node.join(seeds, deadline.left()))?;
-        match outcome(py, &pending)? {
-            Outcome::Joined { contacts, seeds } => {
-                let has_joined = seeds.iter().any(|(_, state)| *state == SeedState::Answered);
-                Ok(has_joined.then_some(contacts))
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
-/// The peers that a lookup finds, each as it arrives.
-#[pyclass(frozen, name = "Peers", module = "kadepy._core")]
-pub struct PyPeers {
-    /// `None` once the lookup is over.
-    pending: Mutex<Option<Arc<Pending>>>,
-    ready: Mutex<VecDeque<Endpoint>>,
-}
-
-#[pymethods]
-impl PyPeers {
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        loop {
-            let ready = self.ready.lock().pop_front();
-            if let Some(peer) = ready {
-                return convert::peer(py, &peer).map(Some);
-            }
-            let Some(pending) = self.pending.lock().clone() else {
-                return Ok(None);
-            };
-            // Another thread may have taken the last reply.
-            let reply = wait(py, || match pending.wait(SIGNAL_INTERVAL) {
-                Err(CommandError::Ended) => Ok(Some(None)),
-                other => Ok(other?.map(Some)),
-            });
-            match reply {
-                Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
-                Ok(Some(Reply::Done(_)) | None) => self.close(),
-                Err(error) => {
-                    self.close();
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// Ends the lookup, if it is still under way.
-    fn close(&self) {
-        let pending = self.pending.lock().take();
-        drop(pending);
-    }
-}
-
-fn next_reply(py: Python<'_>, pending: &Pending) -> PyResult<Reply> {
-    wait(py, || pending.wait(SIGNAL_INTERVAL))
-}
-
-/// The end of an operation that reports nothing before.
-fn outcome(py: Python<'_>, pending: &Pending) -> PyResult<Outcome> {
-    match next_reply(py, pending)? {
-        Reply::Done(outcome) => Ok(outcome),
-        Reply::Peers(_) => {
-            Err(PyRuntimeError::new_err("peers came from an operation that finds none"))
-        }
-    }
-}
-
-fn unexpected(outcome: &Outcome) -> PyErr {
-    PyRuntimeError::new_err(format!("an operation ended as another does: {outcome:?}"))
-}
-
 fn own_id(value: &Bound<'_, PyAny>) -> PyResult<crate::NodeId> {
     let id = convert::id("node_id", value)?;
     if id == crate::NodeId::ZERO || id == crate::NodeId::MAX {
@@ -401,14 +264,4 @@ fn own_id(value: &Bound<'_, PyAny>) -> PyResult<crate::NodeId> {
 
 pub fn optional_port(value: &Bound<'_, PyAny>) -> PyResult<Option<u16>> {
     if value.is_none() { Ok(None) } else { convert::port("port", value).map(Some) }
-}
-
-fn reason((target, found): &Resolved, node: &Node) -> String {
-    match found {
-        Err(error) => format!("{target} ({error})"),
-        Ok(endpoints) if endpoints.iter().all(|endpoint| *endpoint == node.address().into()) => {
-            format!("{target} (it is this node itself)")
-        }
-        Ok(_) => format!("{target} (no answer)"),
-    }
 }

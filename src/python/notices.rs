@@ -10,41 +10,65 @@ use pyo3::types::PyTuple;
 use super::convert;
 use super::detach::{Present, detached};
 use super::handle::Handle;
-use crate::node::{Node, Notice};
+use crate::node::{CommandError, Node, Notice};
 
 /// What the dispatcher thread takes its work from. It keeps no node alive.
 #[pyclass(frozen, name = "Notices", module = "kadepy._core")]
 pub struct PyNotices {
     node: Arc<Node>,
     owner: Weak<Handle>,
+    /// Takes a logging level and a line.
+    log: Py<PyAny>,
 }
 
 #[pymethods]
 impl PyNotices {
-    /// The next thing to do, waited for where there is none: a logging level and a line, or None and
-    /// a callback's arguments. None says that the node is closed.
+    /// A function to call and its arguments, waited for where there is none; None at the end.
+    ///
+    /// The callback is looked up here, for the one called before may have replaced it or closed the
+    /// node.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        // The GIL is kept as long as there is more to do.
-        let notice = self.node.try_notice();
-        match notice.unwrap_or_else(|| detached(py, || self.node.wait_notice())) {
-            Notice::Packet { from, packet } => {
-                (py.None(), convert::packet(py, &from, &packet)?).into_pyobject(py).map(Some)
+        loop {
+            // The GIL is kept as long as there is more to do.
+            let notice = self.node.try_notice();
+            let notice = notice.unwrap_or_else(|| detached(py, || self.node.wait_notice()));
+            let owner = || self.owner.upgrade();
+            let (function, args) = match notice {
+                Notice::Packet { from, packet } => {
+                    let callback = owner().and_then(|owner| owner.callback(py));
+                    (callback, convert::packet(py, &from, &packet)?)
+                }
+                Notice::Ready(op) => {
+                    let listener = owner().and_then(|owner| owner.listener(py, op));
+                    (listener, PyTuple::empty(py))
+                }
+                Notice::Log { level, text } => {
+                    let line = format!("node on port {}: {text}", self.node.address().port());
+                    let args = (logging_level(level), line).into_pyobject(py)?;
+                    (Some(self.log.clone_ref(py)), args)
+                }
+                Notice::Closed => {
+                    // In a forked child the locks may be held for ever.
+                    let is_forked = self.node.check_open() == Err(CommandError::Forked);
+                    if let Some(owner) = owner().filter(|_| !is_forked) {
+                        owner.clear();
+                    }
+                    return Ok(None);
+                }
+            };
+            if let Some(function) = function {
+                return (function, args).into_pyobject(py).map(Some);
             }
-            Notice::Log { level, text } => {
-                let line = format!("node on port {}: {text}", self.node.address().port());
-                (logging_level(level), line).into_pyobject(py).map(Some)
-            }
-            Notice::Closed => Ok(None),
         }
     }
 
-    /// The callback, unless there is none or the node is closed.
+    /// Whether the node is closed.
     #[getter]
-    fn callback(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.owner.upgrade()?.callback(py)
+    fn closed(&self) -> bool {
+        self.node.is_closed()
     }
 
-    /// Counts a call of the callback that raised.
+    /// Counts a call that raised.
     fn count_error(&self) {
         if let Some(owner) = self.owner.upgrade() {
             owner.count_error();
@@ -54,8 +78,8 @@ impl PyNotices {
 
 impl PyNotices {
     /// The notices of a node, which do not keep it open.
-    pub fn new(owner: &Arc<Handle>) -> Self {
-        Self { node: Arc::clone(&owner.node), owner: Arc::downgrade(owner) }
+    pub fn new(owner: &Arc<Handle>, log: Py<PyAny>) -> Self {
+        Self { node: Arc::clone(&owner.node), owner: Arc::downgrade(owner), log }
     }
 }
 

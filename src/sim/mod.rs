@@ -274,7 +274,7 @@ impl Simulation {
         let endpoint = self.endpoint(index);
         let mut engine = Engine::new(self.now, id, endpoint, Arc::clone(&self.config), seed);
         if !seeds.is_empty() {
-            engine.stay_joined(self.now, seeds);
+            engine.stay_joined(self.now, seeds, false, &mut Outbox::default());
         }
         let member = &mut self.members[index as usize];
         member.engine = Some(Box::new(engine));

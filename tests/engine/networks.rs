@@ -44,7 +44,9 @@ fn joined(seed: u64, count: u32, address: impl Fn(u32) -> Endpoint) -> Network {
         if index > 0 {
             let seeds = vec![address(0)];
             let op = network
-                .command(address(index), |node, now, out| node.join(now, seeds, TIMEOUT, out))
+                .command(address(index), |node, now, out| {
+                    node.join(now, seeds, false, TIMEOUT, out)
+                })
                 .expect("there is room for an operation");
             let Outcome::Joined { contacts, seeds } = network.finish(address(index), op) else {
                 panic!("a join ends as a join");
@@ -67,7 +69,8 @@ fn two_nodes_ping_join_announce_and_find() {
     };
     assert!(round_trip >= Duration::from_millis(20), "two latencies of at least 10 ms");
 
-    let op = network.command(b, |node, now, out| node.join(now, vec![a], TIMEOUT, out)).unwrap();
+    let op =
+        network.command(b, |node, now, out| node.join(now, vec![a], false, TIMEOUT, out)).unwrap();
     assert!(matches!(network.finish(b, op), Outcome::Joined { contacts: 1, .. }));
 
     let topic = NodeId::of_topic(b"chess");
@@ -92,7 +95,7 @@ fn two_nodes_ping_join_announce_and_find() {
 fn an_announce_without_a_port_stores_the_source_port() {
     let (a, b) = (public(1), public(2));
     let mut network = two(a, b);
-    network.command(b, |node, now, _| node.stay_joined(now, vec![a]));
+    network.command(b, |node, now, out| node.stay_joined(now, vec![a], false, out));
     let topic = NodeId::of_topic(b"chess");
     let op = network
         .command(b, |node, now, out| node.announce_peer(now, topic, None, TIMEOUT, out))
@@ -199,7 +202,7 @@ fn lookups_wait_for_the_join_that_the_node_was_made_with() {
     let (a, b) = (public(1), public(2));
     let mut network = two(a, b);
     network.dead = vec![a];
-    network.command(b, |node, now, _| node.stay_joined(now, vec![a]));
+    network.command(b, |node, now, out| node.stay_joined(now, vec![a], false, out));
     let target = NodeId(network.random());
     let op = network
         .command(b, |node, now, out| node.find_node(now, target, Some(60 * SECOND), out))
@@ -221,7 +224,7 @@ fn a_failed_join_is_tried_again_after_1_2_4_up_to_60_seconds() {
     let (a, b) = (public(1), public(2));
     let mut network = two(a, b);
     network.dead = vec![a];
-    network.command(b, |node, now, _| node.stay_joined(now, vec![a]));
+    network.command(b, |node, now, out| node.stay_joined(now, vec![a], false, out));
     network.run(600 * SECOND);
     let waits: Vec<u64> = network.events[&b]
         .iter()
@@ -448,7 +451,9 @@ fn legacy_moves_the_line_up_to_which_v01_is_trusted() {
 fn a_reply_that_lists_nonsense_sends_nothing_there() {
     let (a, liar) = (public(1), public(2));
     let mut network = two(a, liar);
-    let op = network.command(liar, |node, now, out| node.join(now, vec![a], TIMEOUT, out)).unwrap();
+    let op = network
+        .command(liar, |node, now, out| node.join(now, vec![a], false, TIMEOUT, out))
+        .unwrap();
     network.finish(liar, op);
     network.run(SECOND);
     let liar_id = network.nodes.remove(&liar).unwrap().id();

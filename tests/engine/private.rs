@@ -217,7 +217,7 @@ fn join(network: &mut Network, private: &seal::Network, at: &[Endpoint], seeds: 
     }
     for &at in at {
         let seeds = seeds.iter().copied().filter(|seed| *seed != at).collect();
-        network.command(at, |node, now, _| node.stay_joined(now, seeds));
+        network.command(at, |node, now, out| node.stay_joined(now, seeds, false, out));
     }
     network.run(30 * SECOND);
 }

@@ -113,7 +113,7 @@ fn an_answer_that_names_twenty_ids_at_one_address_aims_two_queries_at_it() {
     let (liar, victim) = (public(2), public(3));
     stage
         .network
-        .command(stage.at, |node, now, out| node.join(now, vec![liar], None, out))
+        .command(stage.at, |node, now, out| node.join(now, vec![liar], false, None, out))
         .unwrap();
     let question = stage.sent(liar).remove(0);
     let nodes: Vec<Contact> =
@@ -159,7 +159,7 @@ fn a_seed_that_answered_late_has_answered() {
     let endpoint = public(2);
     let op = stage
         .network
-        .command(stage.at, |node, now, out| node.join(now, vec![endpoint], None, out))
+        .command(stage.at, |node, now, out| node.join(now, vec![endpoint], false, None, out))
         .unwrap();
     let question = stage.sent(endpoint).remove(0);
     stage.network.run(1_200 * MS);
@@ -318,7 +318,9 @@ fn an_honest_candidate_is_asked_beside_a_slow_flood_of_ids_near_ours() {
 fn lookups_begin_when_a_seed_has_answered_however_long_the_join_takes() {
     let mut stage = Stage::new(Config::default());
     let endpoint = public(2);
-    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![endpoint]));
+    stage
+        .network
+        .command(stage.at, |node, now, out| node.stay_joined(now, vec![endpoint], false, out));
     let op = stage
         .network
         .command(stage.at, |node, now, out| node.find_node(now, TOPIC, Some(10 * SECOND), out))
@@ -417,7 +419,7 @@ fn a_join_goes_on_through_every_seed_that_answers() {
     let (first, second, far) = (public(2), public(3), public(4));
     let op = stage
         .network
-        .command(stage.at, |node, now, out| node.join(now, vec![first, second], None, out))
+        .command(stage.at, |node, now, out| node.join(now, vec![first, second], false, None, out))
         .unwrap();
     let questions = [stage.sent(first).remove(0), stage.sent(second).remove(0)];
     stage.inject(first, &reply(NodeId([9; 32]), &questions[0], &[], None));
@@ -438,20 +440,22 @@ fn a_join_goes_on_through_every_seed_that_answers() {
 fn seeds_that_come_while_others_are_asked_are_asked_at_once() {
     let mut stage = Stage::new(Config::default());
     let (dead, late) = (public(2), public(3));
-    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![dead]));
+    stage.network.command(stage.at, |node, now, out| node.stay_joined(now, vec![dead], false, out));
     stage.network.run(10 * MS);
-    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![dead, late]));
+    stage
+        .network
+        .command(stage.at, |node, now, out| node.stay_joined(now, vec![dead, late], false, out));
     assert_eq!(stage.sent(late).len(), 1);
 }
 
 #[test]
 fn lookups_wait_for_seeds_that_are_still_being_resolved() {
     let mut stage = Stage::new(Config::default());
-    stage.network.command(stage.at, |node, _, _| node.expect_seeds());
+    stage.network.command(stage.at, |node, now, out| node.stay_joined(now, vec![], true, out));
     let op = stage.find_node(TOPIC);
     stage.network.run(HOUR);
     assert_eq!(stage.outcome(op), None);
-    stage.network.command(stage.at, |node, now, _| node.stay_joined(now, vec![]));
+    stage.network.command(stage.at, |node, now, out| node.stay_joined(now, vec![], false, out));
     stage.network.run(SECOND);
     assert_eq!(stage.outcome(op), Some(Outcome::Nodes(vec![])));
 }

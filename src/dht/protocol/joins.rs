@@ -31,6 +31,8 @@ pub enum SeedState {
 /// What makes a lookup a join.
 pub(super) struct Join {
     pub(super) seeds: Seeds,
+    /// Whether [`Engine::add_seeds`] is going to bring more.
+    expects_more: bool,
     /// The buckets that are still to be refreshed, once the lookup of the own id is done.
     to_refresh: Option<Vec<usize>>,
     /// Refreshes under way.
@@ -41,8 +43,8 @@ pub(super) struct Join {
 #[derive(Default)]
 pub(super) struct Home {
     seeds: Vec<Endpoint>,
-    /// Whether the seeds are still being resolved.
-    is_expected: bool,
+    /// Whether more of them are still being resolved.
+    expects_more: bool,
     pub(super) join: Option<OpId>,
     next_try: Time,
     /// The wait after the next failure; zero before the first.
@@ -66,6 +68,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 impl Engine {
     /// Joins a network through `seeds`: asks them, looks up the own id, refreshes.
     ///
+    /// Where it `expects_more`, silence of all of them does not end it before
+    /// [`Engine::add_seeds`] has brought the rest.
+    ///
     /// # Errors
     ///
     /// See [`Engine::ping`].
@@ -73,17 +78,13 @@ impl Engine {
         &mut self,
         now: Time,
         seeds: Vec<Endpoint>,
+        expects_more: bool,
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        let mut distinct = Seeds::new();
-        for seed in seeds {
-            if distinct.iter().all(|(known, _)| *known != seed) {
-                distinct.push((seed, SeedState::Unasked));
-            }
-        }
-        let goal = Goal::Join(Join { seeds: distinct, to_refresh: None, refreshing: 0 });
-        let op = self.begin_lookup(now, self.id, goal, timeout)?;
+        let mut join = Join { seeds: Seeds::new(), expects_more, to_refresh: None, refreshing: 0 };
+        join.add(seeds);
+        let op = self.begin_lookup(now, self.id, Goal::Join(join), timeout)?;
         self.end_overdue(now);
         self.table.touch(now, &self.id);
         self.greet(now, op, out);
@@ -91,20 +92,41 @@ impl Engine {
         Ok(op)
     }
 
-    /// Lets lookups wait for seeds that [`Engine::stay_joined`] is going to bring.
-    pub fn expect_seeds(&mut self) {
-        self.home.is_expected = true;
+    /// Brings a join more seeds, if it is still under way.
+    pub fn add_seeds(
+        &mut self,
+        now: Time,
+        op: OpId,
+        seeds: Vec<Endpoint>,
+        expects_more: bool,
+        out: &mut Outbox,
+    ) {
+        let Some(join) = self.lookup(op).and_then(LookupTask::join) else {
+            return;
+        };
+        join.expects_more = expects_more;
+        join.add(seeds);
+        self.greet(now, op, out);
+        self.advance(now, op, out);
     }
 
-    /// Has the node join through `seeds` at the next tick at which it knows nobody, and whenever it
-    /// knows nobody again.
-    pub fn stay_joined(&mut self, now: Time, seeds: Vec<Endpoint>) {
-        self.home.is_expected = false;
-        self.home.seeds = seeds;
-        self.home.next_try = now;
-        // One that is under way does not know them.
-        if let Some(join) = self.home.join.take() {
-            self.remove(join);
+    /// Has the node join through `seeds` whenever it knows nobody, from the next tick on. Where it
+    /// `expects_more`, lookups wait for them to come in another call.
+    pub fn stay_joined(
+        &mut self,
+        now: Time,
+        seeds: Vec<Endpoint>,
+        expects_more: bool,
+        out: &mut Outbox,
+    ) {
+        let has_new = seeds.iter().any(|seed| !self.home.seeds.contains(seed));
+        self.home.seeds.clone_from(&seeds);
+        self.home.expects_more = expects_more;
+        match self.home.join {
+            Some(join) => self.add_seeds(now, join, seeds, false, out),
+            // Those that were silent before wait for their turn.
+            None if has_new => self.home.next_try = now,
+            None => {}
         }
     }
 }
@@ -185,7 +207,7 @@ impl Engine {
     /// Whether lookups wait because nobody is known yet and a join is to change that.
     pub(super) fn is_joining(&self) -> bool {
         let home = &self.home;
-        self.table.is_empty() && (home.is_expected || !home.seeds.is_empty())
+        self.table.is_empty() && (home.expects_more || !home.seeds.is_empty())
     }
 
     /// Joins through the home contacts, and those known before, when the table is empty; lets
@@ -196,7 +218,7 @@ impl Engine {
             seeds.extend(self.table.dropped(now).map(|contact| contact.endpoint));
             // Known before it begins, for a join that nobody can be asked for ends at once.
             self.home.join = Some(self.next_op + 1);
-            if self.join(now, seeds, None, out).is_err() {
+            if self.join(now, seeds, false, None, out).is_err() {
                 self.came_home(now);
             }
         }
@@ -234,14 +256,22 @@ impl Engine {
 }
 
 impl Join {
+    fn add(&mut self, seeds: Vec<Endpoint>) {
+        for seed in seeds {
+            if self.seeds.iter().all(|(known, _)| *known != seed) {
+                self.seeds.push((seed, SeedState::Unasked));
+            }
+        }
+    }
+
     /// Whether its lookup may be over: once, when each seed has had its short wait, and one has
-    /// answered or all are silent.
+    /// answered or all are silent and no more expected.
     pub(super) fn may_conclude(&self) -> bool {
         let mut states = self.seeds.iter().map(|(_, state)| *state);
         let is_open = |state| matches!(state, SeedState::Unasked | SeedState::Asking);
         self.to_refresh.is_none()
             && !states.clone().any(is_open)
             && (states.clone().any(|state| state == SeedState::Answered)
-                || states.all(|state| state == SeedState::Silent))
+                || !self.expects_more && states.all(|state| state == SeedState::Silent))
     }
 }

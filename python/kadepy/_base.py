@@ -1,0 +1,211 @@
+"""What `Swarm` and `AsyncSwarm` share: how a node is made, and what waits for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kadepy import _core
+
+# As in `typing`, whose import would cost more than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, NoReturn
+
+    from typing_extensions import Buffer
+
+    from kadepy._core import Config
+    from kadepy._types import Node, Peer, Stats
+
+    _Address = Peer | Node | tuple[str, int]
+    _Contact = str | tuple[str, int] | Node
+    _Keys = Buffer | Sequence[Buffer]
+
+
+def contacts(given: _Contact | Iterable[_Contact]) -> _Contact | Iterable[_Contact]:
+    """Contacts as the core takes them."""
+    # An iterable may be any code, which must not run inside the core. What is none, that refuses.
+    if isinstance(given, (str, tuple)) or not hasattr(given, "__iter__"):
+        return given
+    return list(given)
+
+
+def keys(given: Any) -> Any:
+    """Network keys as the core takes them."""
+    # As with contacts. What has bytes is one key, though it may be a sequence too.
+    try:
+        memoryview(given)
+    except (TypeError, ValueError):
+        if isinstance(given, Sequence) and not isinstance(given, (str, memoryview)):
+            return list(given)
+    return given
+
+
+class BaseSwarm:
+    """One node, as threads and asyncio alike hold it."""
+
+    # Whether v0.1's functions may act on it.
+    _is_default = False
+    # How one closes it, for the warning to who did not.
+    _use: str
+
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        host: str = "0.0.0.0",
+        bootstrap: _Contact | Iterable[_Contact] = (),
+        node_id: Buffer | None = None,
+        network_key: _Keys | None = None,
+        cipher: str = "sealed",
+        config: Config | None = None,
+    ) -> None:
+        from kadepy import _runtime
+
+        self._cipher = None if network_key is None else cipher
+        try:
+            self._node = _core.Node(
+                port,
+                host,
+                contacts(bootstrap),
+                node_id,
+                keys(network_key),
+                cipher,
+                config,
+                _runtime.wants_log(),
+                self._is_default,
+            )
+        finally:
+            # Some tracebacks show what the frames hold.
+            del network_key
+
+    @property
+    def id(self) -> bytes:
+        """The node's id, 32 bytes."""
+        return self._node.id
+
+    @property
+    def port(self) -> int:
+        """The UDP port that it is bound to."""
+        return self._node.port
+
+    @property
+    def host(self) -> str:
+        """The IP address that it is bound to."""
+        return self._node.host
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """`host` and `port`. "0.0.0.0" stands for every interface: no address to contact it at."""
+        return (self._node.host, self._node.port)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or belongs to the parent of this process."""
+        return self._node.closed
+
+    def announce_to(
+        self,
+        target_ip: str | _Address,
+        target_port: int | Buffer | None = None,
+        topic_hash: Buffer | int | None = None,
+        port: int | None = None,
+    ) -> None:
+        """Announces a topic to one node, and waits for nothing.
+
+        A `Peer`, a `Node` or a pair may stand in the place of the first two arguments.
+
+        Args:
+            target_ip: the node's IP address.
+            target_port: its port.
+            topic_hash: 32 bytes.
+            port: where the peer listens; by default the port that this node's packets come
+                from.
+        """
+        if isinstance(target_ip, tuple) and target_port is not None:
+            announced = topic_hash if port is None else port
+            self._node.announce_to(target_ip, None, target_port, announced)
+        else:
+            self._node.announce_to(target_ip, target_port, topic_hash, port)
+
+    def lookup_from(
+        self,
+        target_ip: str | _Address,
+        target_port: int | Buffer | None = None,
+        topic_hash: Buffer | None = None,
+    ) -> None:
+        """Asks one node for the peers of a topic, and waits for nothing: see `set_callback`.
+
+        A `Peer`, a `Node` or a pair may stand in the place of the first two arguments.
+
+        Args:
+            target_ip: the node's IP address.
+            target_port: its port.
+            topic_hash: 32 bytes.
+        """
+        if isinstance(target_ip, tuple) and topic_hash is None:
+            target_port, topic_hash = None, target_port
+        self._node.lookup_from(target_ip, target_port, topic_hash)
+
+    def send(
+        self,
+        ip: str | _Address,
+        port: int | None = None,
+        type: int | Buffer | None = None,
+        payload: Buffer | None = None,
+    ) -> None:
+        """Sends an application's own message, which reaches the callback of the node there.
+
+        It is one datagram: it may be lost, and nothing says so. A `Peer`, a `Node` or a pair
+        may stand in the place of the first two arguments.
+
+        Args:
+            ip: the receiver's IP address.
+            port: its port.
+            type: the message's type, 16 to 255.
+            payload: at most 1,100 bytes.
+        """
+        if isinstance(ip, tuple) and payload is None:
+            port, type, payload = None, port, type
+        elif isinstance(ip, tuple) and type is None:
+            port, type = None, port
+        self._node.send(ip, port, type, payload)
+
+    def nodes(self) -> list[Node]:
+        """The contacts in the routing table, by bucket, the farthest bucket first."""
+        return self._node.nodes()
+
+    def dump_table(self) -> None:
+        """Prints the routing table, the nearest contact first."""
+        from kadepy import _runtime
+
+        _runtime.print_table(self._node.id, self._node.nodes())
+
+    def stats(self) -> Stats:
+        """What the node did so far and holds now; of a closed node, at its end."""
+        return self._node.stats()
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_node"):
+            return f"<{type(self).__name__}, not started>"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        cipher = f" {self._cipher}" if self._cipher else ""
+        state = " closed" if self.closed else ""
+        return (
+            f"<{type(self).__name__} {self.id[:4].hex()}... on {host}:{self.port}{cipher}{state}>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle or copy {self!r}: it owns a socket and a thread")
+
+    def __del__(self) -> None:
+        # A constructor that raised has left no node.
+        node = getattr(self, "_node", None)
+        if node is None or node.closed:
+            return
+        import warnings
+
+        message = f"unclosed {self!r}: use it in {self._use}, or close() it"
+        # First, for where warnings are errors the warning is the last that happens here.
+        node.close()
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
