@@ -517,6 +517,13 @@ impl Node {
         kept.into_iter().for_each(|notice| self.shared.notify(notice));
     }
 
+    /// Counts a packet that was taken as a notice and dropped later because too many waited.
+    pub fn count_dropped(&self) {
+        if let Some(notices) = self.shared.notices.get() {
+            notices.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Notices that wait, and those that were dropped because too many did.
     pub fn notices_waiting(&self) -> (usize, u64) {
         let notices = self.shared.notices.get();

@@ -22,6 +22,7 @@ from kadepy._types import (
     KadepyError,
     Lookup,
     Node,
+    Packet,
     Peer,
     Report,
     RequestTimeout,
@@ -32,13 +33,20 @@ from kadepy._types import (
 from kadepy.simulation import Simulation
 from kadepy.swarm import Swarm
 
+# As in `typing`, whose import would cost more than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kadepy.aio import AsyncSwarm
+
 __all__ = [
+    "AsyncSwarm",
     "BootstrapError",
     "ClosedError",
     "Config",
     "KadepyError",
     "Lookup",
     "Node",
+    "Packet",
     "Peer",
     "Report",
     "RequestTimeout",
@@ -61,3 +69,17 @@ __all__ = [
     "topic",
     "xor_distance",
 ]
+
+
+def __getattr__(name: str) -> object:
+    # Not at import, for asyncio costs more than all else here.
+    if name == "AsyncSwarm":
+        from kadepy.aio import AsyncSwarm
+
+        globals()[name] = AsyncSwarm
+        return AsyncSwarm
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

@@ -8,6 +8,7 @@ __all__ = [
     "KadepyError",
     "Lookup",
     "Node",
+    "Packet",
     "Peer",
     "Report",
     "RequestTimeout",
@@ -15,6 +16,10 @@ __all__ = [
     "Stats",
     "TableFill",
 ]
+
+
+def _short(node_id):
+    return f"{node_id[:4].hex()}..." if isinstance(node_id, bytes) else repr(node_id)
 
 
 class KadepyError(Exception):
@@ -53,8 +58,21 @@ class Node(namedtuple("Node", ["id", "ip", "port"])):
 
     def __repr__(self):
         """The id as hex, cut: enough to tell two nodes apart."""
-        short = f"{self.id[:4].hex()}..." if isinstance(self.id, bytes) else repr(self.id)
-        return f"Node(id={short}, ip={self.ip!r}, port={self.port!r})"
+        return f"Node(id={_short(self.id)}, ip={self.ip!r}, port={self.port!r})"
+
+
+class Packet(namedtuple("Packet", ["sender_id", "msg_type", "ip", "port", "payload"])):
+    """A packet that came in: a callback's arguments as a named tuple."""
+
+    __slots__ = ()
+
+    def __repr__(self):
+        """The sender's id as hex, cut."""
+        values = ", ".join(
+            f"{name}={_short(value) if name == 'sender_id' else repr(value)}"
+            for name, value in zip(self._fields, self, strict=True)
+        )
+        return f"Packet({values})"
 
 
 class Stats(
@@ -235,6 +253,7 @@ for _class in (
     ClosedError,
     Peer,
     Node,
+    Packet,
     Stats,
     Lookup,
     Spread,

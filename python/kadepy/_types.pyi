@@ -8,6 +8,7 @@ __all__ = [
     "KadepyError",
     "Lookup",
     "Node",
+    "Packet",
     "Peer",
     "Report",
     "RequestTimeout",
@@ -29,6 +30,13 @@ class Node(NamedTuple):
     id: bytes
     ip: str
     port: int
+
+class Packet(NamedTuple):
+    sender_id: bytes
+    msg_type: int
+    ip: str
+    port: int
+    payload: object
 
 class Stats(NamedTuple):
     packets_in: dict[str, int]

@@ -165,6 +165,11 @@ impl Handle {
         }
     }
 
+    /// Packets that may wait for whoever takes them.
+    pub fn callback_queue(&self) -> usize {
+        self.config.callback_queue
+    }
+
     /// Counts a call of the callback that raised.
     pub fn count_error(&self) {
         self.callback_errors.fetch_add(1, Ordering::Relaxed);

@@ -239,6 +239,22 @@ impl PyNode {
         convert::named_tuple(class, PyTuple::new(py, fields)?)
     }
 
+    /// Packets that may wait for whoever takes them.
+    #[getter]
+    fn callback_queue(&self) -> usize {
+        self.handle.callback_queue()
+    }
+
+    /// Counts a packet that was dropped because too many waited.
+    fn count_dropped(&self) {
+        self.handle.node.count_dropped();
+    }
+
+    /// Counts a call that raised.
+    fn count_error(&self) {
+        self.handle.count_error();
+    }
+
     fn close(&self, py: Python<'_>) {
         detached(py, || self.handle.node.close());
     }

@@ -1,0 +1,318 @@
+"""`AsyncSwarm`: one node of the network, as an asyncio program holds it.
+
+The work is done on the node's own thread. What it has for a loop, the node's dispatcher hands over
+by one wake-up for all that has come until the loop runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from kadepy import _core
+from kadepy._base import BaseSwarm, contacts
+from kadepy._types import Packet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+    from kadepy._base import _Address, _Contact
+    from kadepy._types import Node, Peer
+
+__all__ = ["AsyncSwarm"]
+
+_T = TypeVar("_T")
+
+
+class AsyncSwarm(BaseSwarm):
+    """One node, for asyncio: `Swarm` with ``await`` where that blocks.
+
+    Arguments, results and errors are those of `Swarm`. To cancel an ``await``, or to leave an
+    ``async for``, ends the work on the network behind it. A node belongs to no loop: any may use
+    it, also several at a time, and one that ends before the node harms nothing.
+
+    In place of a callback there is `packets`.
+
+    >>> import asyncio
+    >>> from kadepy import AsyncSwarm, topic
+    >>> async def main():
+    ...     first, second = AsyncSwarm(host="127.0.0.1"), AsyncSwarm(host="127.0.0.1")
+    ...     async with first, second:
+    ...         await second.bootstrap(first.address)
+    ...         await second.announce_peer(topic("chess"), 4000)
+    ...         async with asyncio.timeout(5):
+    ...             async for peer in first.iter_peers(topic("chess")):
+    ...                 print(peer)
+    >>> asyncio.run(main())
+    Peer(ip='127.0.0.1', port=4000)
+    """
+
+    _use = "an async with block"
+    _mailbox: _Mailbox | None = None
+    _feed: _Feed | None = None
+
+    async def bootstrap(
+        self,
+        ip: _Contact | Iterable[_Contact],
+        port: int | None = None,
+        *,
+        timeout: float | None = 5.0,
+    ) -> int:
+        """Joins the network through contacts; see `Swarm.bootstrap`."""
+        return await self._result(self._node.bootstrap(contacts(ip), port, timeout))
+
+    async def ping(
+        self, ip: str | _Address, port: int | None = None, *, timeout: float | None = 2.0
+    ) -> float:
+        """The round trip to a node in seconds; see `Swarm.ping`."""
+        return await self._result(self._node.ping(ip, port, timeout))
+
+    async def find_node(self, target: Buffer, *, timeout: float | None = 10.0) -> list[Node]:
+        """The nodes nearest to an id; see `Swarm.find_node`."""
+        return await self._result(self._node.find_node(target, timeout))
+
+    async def find_node_iterative(
+        self, target_id: Buffer, timeout: float | None = 2.0
+    ) -> list[tuple[str, int]]:
+        """The nodes nearest to an id, as `(ip, port)` pairs."""
+        return [(node.ip, node.port) for node in await self.find_node(target_id, timeout=timeout)]
+
+    async def get_peers(self, topic: Buffer, timeout: float | None = 10.0) -> list[Peer]:
+        """The peers that announced a topic; see `Swarm.get_peers`."""
+        return [peer async for peer in self.iter_peers(topic, timeout=timeout)]
+
+    def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> AsyncIterator[Peer]:
+        """The peers that announced a topic, each as it arrives; see `Swarm.iter_peers`.
+
+        The lookup begins at once. Leaving the loop early and dropping the iterator ends it.
+        """
+        return _AsyncPeers(self, self._node.iter_peers(topic, timeout))
+
+    async def announce_peer(
+        self, topic: Buffer, port: int | None = None, *, timeout: float | None = 10.0
+    ) -> int:
+        """Stores this host as a peer of a topic; see `Swarm.announce_peer`."""
+        return await self._result(self._node.announce_peer(topic, port, timeout))
+
+    announce = announce_peer
+
+    def packets(self) -> AsyncIterator[Packet]:
+        """Every packet that comes in from now on, until the node is closed.
+
+        Each iterator gets all of them. It keeps `Config.callback_queue` packets for a loop that is
+        slow to take them; then the oldest is dropped, and counted in ``stats().callback_dropped``.
+
+        Returns:
+            An async iterator over packets: ``(sender_id, msg_type, ip, port, payload)``, as a
+            callback of `Swarm` gets them.
+        """
+        if self._feed is None:
+            self._feed = _Feed(self._node)
+        stream = _Packets(self, self._feed)
+        self._feed.add(stream)
+        return stream
+
+    async def close(self) -> None:
+        """Ends the node; see `Swarm.close`."""
+        if self._feed is not None:
+            self._feed.end()
+        # It may take two seconds, though nearly always a millisecond.
+        closing = asyncio.get_running_loop().run_in_executor(None, self._node.close)
+        await asyncio.shield(closing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _result(self, operation: _core.Operation[_T]) -> _T:
+        ready = asyncio.Event()
+        try:
+            if not operation.listen(self._into_loop(ready.set)):
+                await ready.wait()
+            return operation.result_now()
+        finally:
+            operation.close()
+
+    def _into_loop(self, wake: Callable[[], object]) -> Callable[[], None]:
+        """What any thread calls to have `wake` called in the running loop."""
+        loop = asyncio.get_running_loop()
+        mailbox = self._mailbox
+        if mailbox is None or mailbox.loop is not loop:
+            mailbox = self._mailbox = _Mailbox(loop)
+        return partial(mailbox.put, wake)
+
+
+class _Mailbox:
+    """Calls that a loop is to make, put in by other threads; one wake-up serves all that wait."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[Callable[[], object]] = deque()
+        self._is_told = False
+
+    def put(self, call: Callable[[], object]) -> None:
+        self._waiting.append(call)
+        if self._is_told:
+            return
+        self._is_told = True
+        try:
+            self.loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:
+            # The loop is closed, and with it all that waited in it.
+            self._waiting.clear()
+            self._is_told = False
+
+    def _empty(self) -> None:
+        # First, so that what is put in from now on either is seen below or tells again.
+        self._is_told = False
+        while self._waiting:
+            self._waiting.popleft()()
+
+
+class _AsyncPeers:
+    def __init__(self, swarm: AsyncSwarm, peers: _core.Peers) -> None:
+        self._swarm = swarm
+        self._peers = peers
+        self._ready: deque[Peer] = deque()
+        self._arrived = asyncio.Event()
+        self._is_listening = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Peer:
+        while not self._ready:
+            self._arrived.clear()
+            peers = self._peers.take()
+            if peers is None:
+                raise StopAsyncIteration
+            self._ready.extend(peers)
+            if not peers:
+                await self._arrival()
+        return self._ready.popleft()
+
+    async def _arrival(self) -> None:
+        if not self._is_listening:
+            self._is_listening = True
+            if self._peers.listen(self._swarm._into_loop(self._arrived.set)):
+                return
+        try:
+            await self._arrived.wait()
+        except BaseException:
+            self._peers.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Ends the lookup, if it is still under way."""
+        self._peers.close()
+
+
+class _Feed:
+    """The callback of an `AsyncSwarm`: gives each packet to every open stream."""
+
+    def __init__(self, node: _core.Node) -> None:
+        self._node = node
+        self._changing = threading.Lock()
+        # Replaced and never changed, for the dispatcher goes through it meanwhile.
+        self._streams: tuple[weakref.ref[_Packets], ...] = ()
+
+    def __call__(
+        self, sender_id: bytes, msg_type: int, ip: str, port: int, payload: object
+    ) -> None:
+        packet = Packet(sender_id, msg_type, ip, port, payload)
+        for reference in self._streams:
+            if (stream := reference()) is not None:
+                stream.put(packet)
+
+    def add(self, stream: _Packets) -> None:
+        with self._changing:
+            if not self._streams:
+                self._node.set_callback(self)
+            self._streams = (*self._streams, weakref.ref(stream))
+
+    def remove(self, stream: _Packets) -> None:
+        with self._changing:
+            self._streams = tuple(
+                reference for reference in self._streams if reference() not in (stream, None)
+            )
+            if not self._streams and not self._node.closed:
+                self._node.set_callback(None)
+
+    def end(self) -> None:
+        for reference in self._streams:
+            if (stream := reference()) is not None:
+                stream.end()
+
+
+class _Packets:
+    def __init__(self, swarm: AsyncSwarm, feed: _Feed) -> None:
+        self._swarm = swarm
+        self._feed = feed
+        self._room = swarm._node.callback_queue
+        self._waiting: deque[Packet] = deque()
+        self._changing = threading.Lock()
+        self._arrived = asyncio.Event()
+        # Calls `_wake` in the loop, once one has come here.
+        self._tell: Callable[[], None] | None = None
+        self._is_told = False
+        self._is_over = False
+
+    def put(self, packet: Packet) -> None:
+        with self._changing:
+            if len(self._waiting) == self._room:
+                self._waiting.popleft()
+                self._swarm._node.count_dropped()
+            self._waiting.append(packet)
+        self._call()
+
+    def end(self) -> None:
+        self._is_over = True
+        self._call()
+
+    def _call(self) -> None:
+        if self._tell is not None and not self._is_told:
+            self._is_told = True
+            self._tell()
+
+    def _wake(self) -> None:
+        self._is_told = False
+        self._arrived.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Packet:
+        if self._tell is None:
+            self._tell = self._swarm._into_loop(self._wake)
+        while True:
+            # Before the look, so that what comes after it wakes.
+            self._arrived.clear()
+            with self._changing:
+                if self._waiting:
+                    return self._waiting.popleft()
+            if self._is_over:
+                raise StopAsyncIteration
+            await self._arrived.wait()
+
+    async def aclose(self) -> None:
+        """Ends the stream: packets are kept for it no longer."""
+        self._feed.remove(self)
+        self.end()
+
+    def __del__(self) -> None:
+        self._feed.remove(self)
