@@ -222,7 +222,7 @@ def test_a_logging_filter_that_raises_does_not_end_the_callbacks(
     logger = logging.getLogger("kadepy")
     logger.addFilter(refuse)
     try:
-        _runtime._log(logging.ERROR, "a line")
+        _runtime.log(logging.ERROR, "a line")
     finally:
         logger.removeFilter(refuse)
     assert reported.is_set()
