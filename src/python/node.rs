@@ -355,6 +355,7 @@ impl PyPeers {
             });
             match reply {
                 Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
+                Ok(Some(Reply::Members)) => {}
                 Ok(Some(Reply::Done(_)) | None) => self.close(),
                 Err(error) => {
                     self.close();
@@ -379,7 +380,7 @@ fn next_reply(py: Python<'_>, pending: &Pending) -> PyResult<Reply> {
 fn outcome(py: Python<'_>, pending: &Pending) -> PyResult<Outcome> {
     match next_reply(py, pending)? {
         Reply::Done(outcome) => Ok(outcome),
-        Reply::Peers(_) => {
+        Reply::Peers(_) | Reply::Members => {
             Err(PyRuntimeError::new_err("peers came from an operation that finds none"))
         }
     }
