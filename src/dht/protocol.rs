@@ -474,10 +474,13 @@ impl Engine {
             self.refuse(Refusal::Token);
             return Err(Some(ErrorCode::BadToken));
         }
-        self.storage.store(now, topic, from.with_port(port)).map_err(|_| {
+        let peer = from.with_port(port);
+        self.storage.store(now, topic, peer).map_err(|_| {
             self.refuse(Refusal::Storage);
             Some(ErrorCode::StorageFull)
-        })
+        })?;
+        self.take_announced(now, topic, peer);
+        Ok(())
     }
 
     /// Makes the sender of a request a candidate for the table, where what is left of the

@@ -15,7 +15,7 @@ use kadepy::dht::protocol::{Event, Membership, Outbox};
 use kadepy::wire::message::{Body, Contact, Message, Trailer};
 use kadepy::wire::native::{self, Lists};
 use kadepy::wire::seal;
-use kadepy::{Config, Endpoint, NetworkKey, NodeId, Time};
+use kadepy::{Config, Endpoint, Legacy, NetworkKey, NodeId, Time};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -220,6 +220,17 @@ fn peers_that_the_node_itself_stores_count_too() {
 }
 
 #[test]
+fn members_of_a_network_of_two_meet_at_once() {
+    let mut network = network(seed(19), 2, Config::default());
+    let first = join(&mut network, public(0), TOPIC, Some(80));
+    network.run(SECOND);
+    let second = join(&mut network, public(1), TOPIC, Some(99));
+    network.run(SECOND);
+    assert_eq!(members(&network, public(0), first), [public(1).with_port(99)]);
+    assert_eq!(members(&network, public(1), second), [public(0).with_port(80)]);
+}
+
+#[test]
 fn a_membership_is_no_peer_of_its_own() {
     for port in [Some(80), None] {
         let config = Config { record_life: 30 * SECOND, ..Config::default() };
@@ -267,11 +278,47 @@ fn the_own_record_is_the_one_at_the_address_that_the_same_answer_reports() {
         let storer = listed_storer(&mut stage);
         let op = join(&mut stage.network, stage.at, TOPIC, port);
         let question = stage.sent(storer.endpoint).pop().expect("a GET_PEERS");
-        let beside = [own.with_port(81), public(501).with_port(own.port()), stage.at];
+        let beside = [own.with_port(81), public(501).with_port(own.port()), stage.at.with_port(82)];
         let peers = [&[own][..], &beside].concat();
         stage.inject(storer.endpoint, &answer(storer, &question, Some(outside), &peers));
         assert_eq!(members(&stage.network, stage.at, op), beside, "port {port:?}");
     }
+}
+
+#[test]
+fn an_answer_of_v01_lists_the_own_record_where_another_node_sees_it() {
+    let mut stage = Stage::new(Config { legacy: Legacy::Always, ..Config::default() });
+    let storer = listed_storer(&mut stage);
+    let old = Contact { id: TOPIC.with_flipped_bit(9), endpoint: public(4) };
+    let outside = public(500).with_port(7_777);
+    let op = join(&mut stage.network, stage.at, TOPIC, Some(80));
+    let question = stage.sent(storer.endpoint).pop().expect("a GET_PEERS");
+    let mut lists = Lists::default();
+    let txid = native::decode(&question, &mut lists).expect("a node sends what decodes").txid();
+    let trailer = Trailer { txid, endpoint: Some(outside), ..Trailer::default() };
+    let named = Message::new(storer.id, Body::FoundNodes, Some(trailer));
+    stage.inject(storer.endpoint, &bytes(&Message { nodes: &[old], ..named }));
+    assert_eq!(stage.sent(old.endpoint).len(), 1, "a GET_PEERS");
+    let peers = [outside.with_port(80), public(501)];
+    let answer = Message::new(old.id, Body::Peers { topic: TOPIC }, None);
+    stage.inject(old.endpoint, &bytes(&Message { peers: &peers, ..answer }));
+    assert_eq!(members(&stage.network, stage.at, op), [public(501)]);
+}
+
+#[test]
+fn the_own_port_at_the_own_address_is_no_peer_whoever_announced_it() {
+    let at = |port| Endpoint::new([127, 0, 0, 1], port);
+    let mut network = Network::new(seed(20));
+    let config = Arc::new(Config::default());
+    network.add(at(4_000), &config);
+    network.add(at(4_001), &config);
+    network.command(at(4_001), |node, now, _| node.stay_joined(now, vec![at(4_000)]));
+    let op = join(&mut network, at(4_000), TOPIC, Some(80));
+    network.run(SECOND);
+    for port in [80, 81] {
+        announce(&mut network, at(4_001), TOPIC, port);
+    }
+    assert_eq!(members(&network, at(4_000), op), [at(81)]);
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub struct Membership {
 pub(super) struct Memberships {
     /// When the next round of each one is due that has none under way.
     due: BTreeSet<(Time, OpId)>,
+    /// Each one by its topic.
+    topics: BTreeSet<(NodeId, OpId)>,
     /// Rounds under way, at most [`ROUNDS_MAX`].
     rounds: usize,
     /// When a round may start again.
@@ -58,8 +60,8 @@ pub(super) struct MembershipTask {
     arrivals: u64,
     /// Whether an [`Event::Members`] waits to be taken.
     is_told: bool,
-    /// Where the last node that said so sees this one; before any did, where it is bound.
-    seen_at: Endpoint,
+    /// Where the last node that said so sees this one.
+    seen_at: Option<Endpoint>,
 }
 
 /// What is kept of a peer.
@@ -137,10 +139,11 @@ impl Engine {
             peers: BTreeMap::new(),
             arrivals: 0,
             is_told: false,
-            seen_at: self.bound,
+            seen_at: None,
         };
         let op = self.begin(now, Task::Membership(Box::new(task)), None)?;
         self.memberships.due.insert((now, op));
+        self.memberships.topics.insert((topic, op));
         Ok(op)
     }
 
@@ -203,7 +206,6 @@ impl Engine {
         self.memberships.rounds += 1;
         self.counters.lookups += 1;
         self.set_deadline(op, Some(now + ROUND_TIMEOUT));
-        // None of these is this node itself, for nobody stores what comes from its own id.
         let stored: Vec<Endpoint> = self.storage.peers(now, &topic).collect();
         self.meet(now, op, stored);
         self.launch(now, op, out);
@@ -283,19 +285,38 @@ impl Engine {
         now: Time,
         op: OpId,
         seen_at: Option<Endpoint>,
-        peers: Vec<Endpoint>,
+        mut peers: Vec<Endpoint>,
     ) {
         let Some(task) = self.membership_task(op) else {
             return;
         };
-        task.seen_at = seen_at.unwrap_or(task.seen_at);
-        let own = task.seen_at.with_port(task.port.unwrap_or(task.seen_at.port()));
-        self.meet(now, op, peers.into_iter().filter(|peer| *peer != own));
+        task.seen_at = seen_at.or(task.seen_at);
+        if let Some(seen_at) = task.seen_at {
+            let own = seen_at.with_port(task.port.unwrap_or(seen_at.port()));
+            peers.retain(|peer| *peer != own);
+        }
+        self.meet(now, op, peers);
     }
 
-    /// Takes note that these are peers, and tells of new ones.
-    fn meet(&mut self, now: Time, op: OpId, peers: impl IntoIterator<Item = Endpoint>) {
-        let peers_max = self.config.lookup_peers;
+    /// Takes in a peer that was announced to this node itself: in a network so small that every node
+    /// stores every topic, its members meet without waiting for a round.
+    pub(super) fn take_announced(&mut self, now: Time, topic: NodeId, peer: Endpoint) {
+        let joined = self.memberships.topics.range((topic, OpId::MIN)..=(topic, OpId::MAX));
+        let ops: Vec<OpId> = joined.map(|&(_, op)| op).collect();
+        for op in ops {
+            self.meet(now, op, vec![peer]);
+        }
+    }
+
+    /// Takes note of peers, but for the own port at an address that can only be this node's own;
+    /// tells of new ones.
+    fn meet(&mut self, now: Time, op: OpId, mut peers: Vec<Endpoint>) {
+        let (peers_max, bound_port) = (self.config.lookup_peers, self.bound.port());
+        let Some(port) = self.membership_task(op).map(|task| task.port.unwrap_or(bound_port))
+        else {
+            return;
+        };
+        peers.retain(|peer| peer.port() != port || !self.is_own(&peer.with_port(bound_port)));
         let Some(task) = self.membership_task(op) else {
             return;
         };
@@ -324,13 +345,14 @@ impl Engine {
 
     /// Panics where an index disagrees with the memberships or a cap is passed.
     pub(super) fn check_memberships(&self) {
-        let Memberships { due, rounds, .. } = &self.memberships;
+        let Memberships { due, topics, rounds, .. } = &self.memberships;
         let (mut pausing, mut running) = (0, 0);
         for (op, operation) in &self.operations {
             let Task::Membership(task) = &operation.task else {
                 continue;
             };
             task.check_invariants(&self.config);
+            assert!(topics.contains(&(task.topic, *op)));
             assert_eq!(task.round.is_some(), operation.deadline.is_some());
             match task.round {
                 Some(_) => running += 1,
@@ -341,6 +363,7 @@ impl Engine {
             }
         }
         assert_eq!((pausing, running), (due.len(), *rounds));
+        assert_eq!(pausing + running, topics.len());
         assert!(running <= ROUNDS_MAX, "more rounds than allowed");
     }
 }
@@ -358,6 +381,7 @@ fn pausing(
 impl Memberships {
     /// Forgets one that has ended.
     pub(super) fn remove(&mut self, op: OpId, task: &MembershipTask) {
+        self.topics.remove(&(task.topic, op));
         match task.round {
             Some(_) => self.rounds -= 1,
             None => {
