@@ -31,20 +31,22 @@ from kadepy._types import (
     TableFill,
 )
 from kadepy.simulation import Simulation
-from kadepy.swarm import Swarm
+from kadepy.swarm import Membership, Swarm
 
 # As in `typing`, whose import would cost more than all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from kadepy.aio import AsyncSwarm
+    from kadepy.aio import AsyncMembership, AsyncSwarm
 
 __all__ = [
+    "AsyncMembership",
     "AsyncSwarm",
     "BootstrapError",
     "ClosedError",
     "Config",
     "KadepyError",
     "Lookup",
+    "Membership",
     "Node",
     "Packet",
     "Peer",
@@ -73,11 +75,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     # Not at import, for asyncio costs more than all else here.
-    if name == "AsyncSwarm":
-        from kadepy.aio import AsyncSwarm
+    if name in ("AsyncMembership", "AsyncSwarm"):
+        from kadepy import aio
 
-        globals()[name] = AsyncSwarm
-        return AsyncSwarm
+        return globals().setdefault(name, getattr(aio, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

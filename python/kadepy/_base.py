@@ -41,6 +41,68 @@ def keys(given: Any) -> Any:
     return given
 
 
+class BaseMembership:
+    """A topic that a node stays announced under, as threads and asyncio alike hold it."""
+
+    def __init__(self, members: _core.Members, kept: set[BaseMembership]) -> None:
+        self._members = members
+        self._left_with: list[Peer] = []
+        # It lasts until it is left, whether anybody holds it or not.
+        self._kept = kept
+        kept.add(self)
+
+    @property
+    def topic(self) -> bytes:
+        """The topic, 32 bytes."""
+        return self._members.topic
+
+    @property
+    def port(self) -> int | None:
+        """The port announced; None stands for the one that the node's packets come from."""
+        return self._members.port
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The other peers known now, in the order in which they came.
+
+        A peer that no lookup found for as long as a record lives (30 minutes) is no longer among
+        them. After the end these are the ones known then.
+        """
+        if self in self._kept:
+            return self._members.after(0)[0]
+        return self._left_with.copy()
+
+    @property
+    def stored(self) -> int | None:
+        """How many nodes stored the last announce; None before the first is over.
+
+        After 0 nobody can find this peer; the announce is soon tried again.
+        """
+        return self._members.confirmed
+
+    def leave(self) -> None:
+        """Ends it: nothing is announced or looked up any more. Any thread may call it, again too.
+
+        What other nodes store expires there within 30 minutes.
+        """
+        if self in self._kept:
+            self._left_with = self.peers
+            self._kept.discard(self)
+            self._members.close()
+
+    def __repr__(self) -> str:
+        port = "" if self.port is None else f" on port {self.port}"
+        if self._members.closed:
+            state = "ended"
+        else:
+            at = "not announced yet" if self.stored is None else f"stored by {self.stored} nodes"
+            state = f"{at}, {len(self.peers)} peers"
+        return f"<{type(self).__name__} of {self.topic[:4].hex()}...{port}: {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle or copy {self!r}: it belongs to a node")
+
+
 class BaseSwarm:
     """One node, as threads and asyncio alike hold it."""
 
@@ -63,6 +125,7 @@ class BaseSwarm:
         from kadepy import _runtime
 
         self._cipher = None if network_key is None else cipher
+        self._memberships: set[BaseMembership] = set()
         try:
             self._node = _core.Node(
                 port,

@@ -15,6 +15,8 @@ from kadepy._types import ClosedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kadepy._types import Node
 
 
@@ -31,17 +33,22 @@ def _dispatch(notices: _core.Notices) -> None:
 
 def _call_next(notices: _core.Notices) -> bool:
     work = notices.take()
-    if work is None:
-        return False
-    function, args = work
+    if work is not None:
+        call(notices, *work)
+    return work is not None
+
+
+def call(
+    owner: _core.Notices | _core.Node, function: Callable[..., object], args: tuple[object, ...]
+) -> None:
+    """Calls a function of the user's; what it raises is reported and counted."""
     try:
         function(*args)
     except BaseException as error:
         # What a function was doing with a node when that was closed is no fault of its own.
-        if not (isinstance(error, ClosedError) and notices.closed):
-            notices.count_error()
+        if not (isinstance(error, ClosedError) and owner.closed):
+            owner.count_error()
             _core._report(error, function)
-    return True
 
 
 def log(level: int, text: str) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from kadepy import _core
-from kadepy._base import BaseSwarm, contacts
+from kadepy._base import BaseMembership, BaseSwarm, contacts
 from kadepy._types import Packet
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kadepy._base import _Address, _Contact
     from kadepy._types import Node, Peer
 
-__all__ = ["AsyncSwarm"]
+__all__ = ["AsyncMembership", "AsyncSwarm"]
 
 _T = TypeVar("_T")
 
@@ -104,6 +104,14 @@ class AsyncSwarm(BaseSwarm):
 
     announce = announce_peer
 
+    def join(self, topic: Buffer, port: int | None = None) -> AsyncMembership:
+        """Joins a topic: keeps this host announced as a peer of it, and keeps finding the others.
+
+        See `Swarm.join`. The peers come out of the result by ``async for``.
+        """
+        members = self._node.join_topic(topic, port, None)
+        return AsyncMembership(self, members, self._memberships)
+
     def packets(self) -> AsyncIterator[Packet]:
         """Every packet that comes in from now on, until the node is closed.
 
@@ -155,6 +163,53 @@ class AsyncSwarm(BaseSwarm):
         if mailbox is None or mailbox.loop is not loop:
             mailbox = self._mailbox = _Mailbox(loop)
         return partial(mailbox.put, wake)
+
+
+class AsyncMembership(BaseMembership):
+    """A topic that an `AsyncSwarm` has joined: stays announced and looked up, until it is left.
+
+    `AsyncSwarm.join` makes it. ``async for`` gives each peer once, those known first, then each as
+    it comes, until the topic is left. As an async context manager it is left at the end of the
+    block.
+    """
+
+    def __init__(
+        self, swarm: AsyncSwarm, members: _core.Members, kept: set[BaseMembership]
+    ) -> None:
+        super().__init__(members, kept)
+        self._swarm = swarm
+        self._arrived = asyncio.Event()
+        self._is_listening = False
+
+    async def __aiter__(self) -> AsyncIterator[Peer]:
+        if not self._is_listening:
+            self._is_listening = True
+            self._members.listen(self._swarm._into_loop(self._arrived.set))
+        last = 0
+        while not self._members.closed:
+            # Before the look, so that what comes after it wakes.
+            self._arrived.clear()
+            peers, last = self._members.after(last)
+            for peer in peers:
+                yield peer
+            if not peers:
+                await self._arrived.wait()
+
+    def leave(self) -> None:
+        """Ends it; see `Membership.leave`. In the loop that iterates over it."""
+        super().leave()
+        self._arrived.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leave()
 
 
 class _Mailbox:

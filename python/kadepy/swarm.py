@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from kadepy._base import BaseSwarm, contacts
+from kadepy import _core
+from kadepy._base import BaseMembership, BaseSwarm, contacts
 
 # As in `typing`, whose import would cost more than all else here.
 TYPE_CHECKING = False
@@ -33,8 +34,48 @@ __all__ = [
     "MSG_PEERS",
     "MSG_PING",
     "MSG_PONG",
+    "Membership",
     "Swarm",
 ]
+
+
+class Membership(BaseMembership):
+    """A topic that a `Swarm` has joined: stays announced and looked up, until it is left.
+
+    `Swarm.join` makes it. As a context manager it is left at the end of the block.
+    """
+
+    def __enter__(self) -> Membership:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+
+class _Meeting:
+    """Calls `on_peer` with those who are new, on the dispatcher's thread."""
+
+    def __init__(
+        self, node: _core.Node, members: _core.Members, on_peer: Callable[[Peer], object]
+    ) -> None:
+        self._node = node
+        self._members = members
+        self._on_peer = on_peer
+        self._last = 0
+
+    def __call__(self) -> None:
+        from kadepy import _runtime
+
+        peers, self._last = self._members.after(self._last)
+        for peer in peers:
+            if self._members.closed:
+                return
+            _runtime.call(self._node, self._on_peer, (peer,))
 
 
 class Swarm(BaseSwarm):
@@ -209,6 +250,48 @@ class Swarm(BaseSwarm):
         return self._node.announce_peer(topic, port, timeout).wait()
 
     announce = announce_peer
+
+    def join(
+        self,
+        topic: Buffer,
+        port: int | None = None,
+        *,
+        on_peer: Callable[[Peer], object] | None = None,
+    ) -> Membership:
+        """Joins a topic: keeps this host announced as a peer of it, and keeps finding the others.
+
+        It is announced at once and again before the announce expires, by itself also after the
+        network was away; each time the topic is looked up as well. That goes on until `leave()`
+        or `close()`, whether the result is kept or not.
+
+        Args:
+            topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
+            port: where the peer listens; by default the port that this node's packets come from.
+            on_peer: called with each new `Peer`, once, on the thread that runs callbacks. What it
+                raises goes to `sys.unraisablehook`.
+
+        Returns:
+            A `Membership`. It does not wait for the first announce.
+
+        >>> import threading
+        >>> from kadepy import Swarm, topic
+        >>> first, second = Swarm(host="127.0.0.1"), Swarm(host="127.0.0.1")
+        >>> with first, second:
+        ...     met = threading.Event()
+        ...     mine = first.join(topic("chess"), 4000, on_peer=lambda peer: met.set())
+        ...     second.bootstrap(first.address)
+        ...     with second.join(topic("chess"), 4001):
+        ...         met.wait(10)
+        ...     mine.peers
+        1
+        True
+        [Peer(ip='127.0.0.1', port=4001)]
+        """
+        members = self._node.join_topic(topic, port, on_peer)
+        membership = Membership(members, self._memberships)
+        if on_peer is not None:
+            members.listen(_Meeting(self._node, members, on_peer))
+        return membership
 
     def set_callback(self, fn: _Callback | None) -> None:
         """Sets what is called with every packet: ``fn(sender_id, msg_type, ip, port, payload)``.

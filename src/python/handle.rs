@@ -99,7 +99,7 @@ impl Handle {
     pub fn set_callback(self: &Arc<Self>, callback: &Bound<'_, PyAny>) -> PyResult<()> {
         self.node.check_open()?;
         let py = callback.py();
-        let callback = checked_callback(callback)?;
+        let callback = checked_callback("callback", callback)?;
         let is_set = callback.is_some();
         if is_set {
             self.ensure_dispatcher(py)?;
@@ -226,14 +226,14 @@ impl Drop for Handle {
     }
 }
 
-/// A callback that can be called for each packet; `None` where it is None.
-pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+/// What can be called with news; `None` where it is None.
+pub fn checked_callback(name: &str, callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
     if callback.is_none() {
         return Ok(None);
     }
     if !callback.is_callable() {
         return Err(PyTypeError::new_err(format!(
-            "callback must be callable or None, got {}",
+            "{name} must be callable or None, got {}",
             convert::shown(callback)
         )));
     }
@@ -243,7 +243,7 @@ pub fn checked_callback(callback: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny
     })?;
     if is_async {
         return Err(PyTypeError::new_err(format!(
-            "callback must be a plain function, which {} is not: nothing would await it",
+            "{name} must be a plain function, which {} is not: nothing would await it",
             convert::shown(callback)
         )));
     }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use super::config::PyConfig;
 use super::node::PyNode;
 use super::notices::{self, PyNotices};
-use super::operation::{PyOperation, PyPeers};
+use super::operation::{PyMembers, PyOperation, PyPeers};
 use super::simulation::PySimulation;
 use super::{handle, v01};
 
@@ -15,6 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<PyConfig>()?;
     module.add_class::<PyNode>()?;
+    module.add_class::<PyMembers>()?;
     module.add_class::<PyOperation>()?;
     module.add_class::<PyPeers>()?;
     module.add_class::<PyNotices>()?;

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::detach::detached;
-use super::handle::Handle;
-use super::operation::{Goal, PyOperation, PyPeers};
+use super::handle::{self, Handle};
+use super::operation::{Goal, PyMembers, PyOperation, PyPeers};
 use super::resolve::{self, Joining};
 use super::{classes, config, convert, v01};
 use crate::dht::protocol::Refusal;
@@ -146,6 +146,21 @@ impl PyNode {
         let port = optional_port(port)?;
         let pending = detached(py, || self.handle.node.announce_peer(topic, port, timeout))?;
         Ok(PyOperation::new(&self.handle, pending, Goal::Announce))
+    }
+
+    /// Joins a topic; `on_peer` is only checked.
+    fn join_topic(
+        &self,
+        py: Python<'_>,
+        topic: &Bound<'_, PyAny>,
+        port: &Bound<'_, PyAny>,
+        on_peer: &Bound<'_, PyAny>,
+    ) -> PyResult<PyMembers> {
+        let topic = convert::topic("topic", topic)?;
+        let port = optional_port(port)?;
+        handle::checked_callback("on_peer", on_peer)?;
+        let pending = detached(py, || self.handle.node.join_topic(topic, port))?;
+        Ok(PyMembers::new(&self.handle, pending, topic, port))
     }
 
     fn send(

@@ -8,13 +8,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyBytes, PyList};
 
 use super::detach::{SIGNAL_INTERVAL, detached, wait};
 use super::handle::Handle;
 use super::resolve::Joining;
 use super::{classes, convert};
 use crate::dht::protocol::Outcome;
+use crate::id::NodeId;
 use crate::node::{CommandError, Pending, Reply};
 use crate::wire::message::Endpoint;
 
@@ -90,7 +91,7 @@ impl PyOperation {
         self.running.close();
         match reply {
             Reply::Done(outcome) => self.convert(py, outcome),
-            Reply::Peers(_) => {
+            Reply::Peers(_) | Reply::Members => {
                 Err(PyRuntimeError::new_err("peers came from an operation that finds none"))
             }
         }
@@ -176,7 +177,7 @@ impl PyPeers {
             Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
             // Another thread may have taken the last reply.
             Ok(Some(Reply::Done(_))) | Err(CommandError::Ended) => self.running.close(),
-            Ok(None) => {}
+            Ok(Some(Reply::Members) | None) => {}
             Err(error) => {
                 self.running.close();
                 return Err(error.into());
@@ -235,6 +236,81 @@ impl PyPeers {
     }
 
     /// Ends the lookup, if it is still under way.
+    fn close(&self) {
+        self.running.close();
+    }
+}
+
+/// A topic joined, and the peers known of it.
+#[pyclass(frozen, name = "Members", module = "kadepy._core")]
+pub struct PyMembers {
+    running: Running,
+    topic: NodeId,
+    port: Option<u16>,
+}
+
+impl PyMembers {
+    pub fn new(owner: &Arc<Handle>, pending: Pending, topic: NodeId, port: Option<u16>) -> Self {
+        Self { running: Running::new(owner, pending), topic, port }
+    }
+}
+
+#[pymethods]
+impl PyMembers {
+    #[getter]
+    fn topic<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.topic.0)
+    }
+
+    #[getter]
+    fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// How many nodes stored the last announce; None before the first is over, and after the end.
+    #[getter]
+    fn confirmed(&self, py: Python<'_>) -> PyResult<Option<usize>> {
+        let Some(pending) = self.running.pending() else {
+            return Ok(None);
+        };
+        let membership = detached(py, || pending.membership())?;
+        Ok(membership.and_then(|membership| membership.confirmed))
+    }
+
+    /// The peers that came after the one with this number, and the number of the last.
+    fn after<'py>(&self, py: Python<'py>, number: u64) -> PyResult<(Bound<'py, PyList>, u64)> {
+        let mut members = Vec::new();
+        if let Some(pending) = self.running.pending() {
+            members = detached(py, || {
+                // First, so that what comes from now on tells again.
+                while let Ok(Some(_)) = pending.try_next() {}
+                pending.members(number)
+            })?;
+        }
+        let last = members.last().map_or(number, |(number, _)| *number);
+        let peers: Vec<_> =
+            members.iter().map(|(_, peer)| convert::peer(py, peer)).collect::<PyResult<_>>()?;
+        Ok((PyList::new(py, peers)?, last))
+    }
+
+    /// Whether no peer comes any more: it was left, or the node is closed.
+    #[getter]
+    fn closed(&self) -> bool {
+        let owner = self.running.owner.upgrade();
+        self.running.pending().is_none() || owner.is_none_or(|owner| owner.node.is_closed())
+    }
+
+    /// Has `listener` called without arguments, on the dispatcher's thread, when there are peers that
+    /// it was not told of.
+    fn listen(&self, py: Python<'_>, listener: Py<PyAny>) -> PyResult<()> {
+        if self.running.listen(py, listener)? {
+            let pending = self.running.pending();
+            pending.iter().for_each(|pending| pending.remind());
+        }
+        Ok(())
+    }
+
+    /// Leaves the topic.
     fn close(&self) {
         self.running.close();
     }

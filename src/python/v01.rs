@@ -109,7 +109,7 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
 #[pyfunction]
 pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = callback.py();
-    let checked = handle::checked_callback(callback)?;
+    let checked = handle::checked_callback("callback", callback)?;
     let former = std::mem::replace(&mut *CALLBACK.lock(), checked);
     drop(former);
     let holder = std::mem::take(&mut *HOLDER.lock()).upgrade();
