@@ -95,8 +95,12 @@ class BaseMembership:
         if self._members.closed:
             state = "ended"
         else:
-            at = "not announced yet" if self.stored is None else f"stored by {self.stored} nodes"
-            state = f"{at}, {len(self.peers)} peers"
+            stored = (
+                "not announced yet"
+                if self.stored is None
+                else f"nodes that store it: {self.stored}"
+            )
+            state = f"{stored}; peers: {len(self.peers)}"
         return f"<{type(self).__name__} of {self.topic[:4].hex()}...{port}: {state}>"
 
     def __reduce__(self) -> NoReturn:
