@@ -51,7 +51,7 @@ pub(super) struct MembershipTask {
     round: Option<Box<LookupTask>>,
     /// Where it stands in [`Memberships::due`] while there is no round.
     due: Time,
-    /// The last pause between two rounds, before it was jittered; zero where the next begins anew.
+    /// The last pause between two rounds, before it was jittered.
     wait: Duration,
     confirmed: Option<usize>,
     /// At most `Config.lookup_peers`.
@@ -241,7 +241,6 @@ impl Engine {
         let Self { operations, memberships, .. } = self;
         for (op, task) in pausing(operations).filter(|(_, task)| task.confirmed == Some(0)) {
             memberships.put_off(op, task, now);
-            task.wait = Duration::ZERO;
         }
     }
 
