@@ -11,4 +11,5 @@ mod node;
 mod notices;
 mod resolve;
 mod simulation;
+mod state;
 mod v01;

@@ -3,4 +3,5 @@
 mod net;
 mod networks;
 mod private;
+mod recalled;
 mod scripted;

@@ -23,6 +23,7 @@ DOCUMENTED = {
     if ">>>" in (getattr(kadepy, name).__doc__ or "")
 }
 DOCUMENTED["Swarm.get_peers"] = kadepy.Swarm.get_peers
+DOCUMENTED["Swarm.save"] = kadepy.Swarm.save
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
