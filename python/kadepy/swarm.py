@@ -397,9 +397,9 @@ class Swarm:
     def save(self) -> None:
         """Saves the node's id and contacts to the file at `state_path` now.
 
-        The node does so by itself every 5 minutes and when it is closed; where that fails, it logs a
-        warning. The file always holds what was saved last as a whole, whenever the process or the
-        machine stops. Only its owner can read it, where the system knows owners.
+        The node does so by itself every 5 minutes and when it is closed; where that fails, it logs
+        a warning. Whenever the process or the machine stops, the file holds one save as a whole,
+        the last or the one before. On systems with owners of files, only the owner can read it.
 
         Raises:
             OSError: the file cannot be written, with its errno. It is as it was.

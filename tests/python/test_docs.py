@@ -48,6 +48,11 @@ def test_the_program_of_a_private_network_runs(tmp_path: Path) -> None:
     assert int(dropped) > 0
 
 
+def test_the_program_of_a_restart_runs(tmp_path: Path) -> None:
+    assert run("Restarts", tmp_path) == ["True", "True"]
+    assert (tmp_path / "node.state").exists()
+
+
 def test_the_program_with_a_simulation_runs(tmp_path: Path) -> None:
     assert run("Simulate thousands of nodes", tmp_path) == ["True True", "1.0"]
 
