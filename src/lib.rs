@@ -50,6 +50,8 @@ pub mod node;
 #[cfg(feature = "python")]
 mod python;
 pub mod sim;
+#[cfg(feature = "net")]
+pub mod state;
 pub mod time;
 #[cfg(feature = "net")]
 mod utils;

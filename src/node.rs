@@ -1,4 +1,7 @@
-//! A running node: it owns the engine, the socket and the thread, and lets any thread use them.
+//! A running node: it owns the engine, the socket and the thread, and lets any thread use them. Its
+//! state file is kept by `saver`.
+
+mod saver;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{
     Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, after, bounded, never,
@@ -16,6 +19,8 @@ use log::Level;
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
+use self::saver::StateFile;
+pub use self::saver::{SAVE_INTERVAL, SaveError};
 use crate::config::Config;
 use crate::dht::protocol::{
     Busy, Engine, Event, Membership, Outbox, Outcome, Refusal, Stats, TooLong,
@@ -26,7 +31,7 @@ use crate::id::NodeId;
 use crate::net::udp_reactor::{Batch, Host, Link, Reactor, SocketNews};
 use crate::time::Time;
 use crate::utils::random;
-use crate::wire::message::Endpoint;
+use crate::wire::message::{Contact, Endpoint};
 use crate::wire::seal::Network;
 
 /// The longest that [`Node::close`] takes.
@@ -69,6 +74,7 @@ struct Shared {
     /// Nothing is ever sent: it is disconnected when the thread has ended.
     thread_lives: Mutex<Option<Sender<()>>>,
     thread_ended: Receiver<()>,
+    file: OnceLock<StateFile>,
 }
 
 struct State {
@@ -210,6 +216,7 @@ impl Node {
             was_alone,
             thread_lives: Mutex::new(Some(thread_lives)),
             thread_ended,
+            file: OnceLock::new(),
         });
         let thread = reactor.spawn(Arc::clone(&shared))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
@@ -356,6 +363,15 @@ impl Node {
             recv(patience) -> _ => Ok(()),
             recv(thread_ended) -> _ => Err(CommandError::Closed),
         }
+    }
+
+    /// See [`Engine::recall`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn recall(&self, contacts: Vec<Contact>) -> Result<(), CommandError> {
+        self.shared.command(|state, now, _| state.engine.recall(now, contacts))
     }
 
     /// See [`Engine::fire`].
@@ -540,23 +556,37 @@ impl Node {
         notices.map_or((0, 0), |n| (n.receiver.len(), n.dropped.load(Ordering::Relaxed)))
     }
 
-    /// Ends the thread, frees the port and releases every caller that waits, within two seconds.
+    /// Ends the threads, frees the port, releases every caller that waits and saves the state,
+    /// within two seconds.
     ///
     /// Any thread may call it, any number of times; each call returns when all that is done. (A
     /// thread that is sending at that moment holds the port until its datagram is sent.)
     pub fn close(&self) {
-        if let Err(CommandError::Forked) = self.check_open() {
-            return;
-        }
+        Self::close_all(std::iter::once(self));
+    }
+
+    /// Closes any number of nodes within the same two seconds.
+    pub fn close_all<'a>(nodes: impl Iterator<Item = &'a Node> + Clone) {
+        let nodes = nodes.filter(|node| node.check_open() != Err(CommandError::Forked));
+        nodes.clone().for_each(Self::begin_close);
+        let deadline = close_deadline();
+        nodes.for_each(|node| node.finish_close(deadline));
+    }
+
+    fn begin_close(&self) {
         self.shared.is_closed.store(true, Ordering::SeqCst);
         self.shared.release_waiters();
         self.shared.link.close();
-        let has_ended = self.wait_closed(CLOSE_MAX);
+    }
+
+    fn finish_close(&self, deadline: Instant) {
+        let ended = self.shared.thread_ended.recv_deadline(deadline);
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread.filter(|_| has_ended) {
+        if let Some(thread) = thread.filter(|_| ended != Err(RecvTimeoutError::Timeout)) {
             // It has nothing left to do but to end, and has caught its own panic.
             let _ = thread.join();
         }
+        self.shared.wait_saved(deadline);
     }
 
     /// Waits until the node is closed, at most for `patience`; whether it is.
@@ -592,6 +622,11 @@ impl Node {
         })??;
         Ok(Pending { replies, signal, shared: Arc::clone(&self.shared) })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a caller waits is the clock's business")]
+fn close_deadline() -> Instant {
+    Instant::now() + CLOSE_MAX
 }
 
 impl Drop for Node {
@@ -838,8 +873,11 @@ impl Host for Shared {
         self.release_waiters();
         let lives = self.thread_lives.lock().take();
         drop(lives);
-        // From here, for this thread alone tells of replies, and none comes after this.
-        self.hurry(Urgent::Closed);
+        // This thread alone tells of replies, so none comes after this. The last save may have
+        // failed, which is to be told too.
+        if self.file.get().is_none() {
+            self.hurry(Urgent::Closed);
+        }
     }
 }
 

@@ -68,7 +68,7 @@ fn an_operation_gives_nothing_after_its_end() {
 /// Two nodes of which the second has a membership of `TOPIC`, for which the first stores a peer.
 fn two_with_a_membership() -> (Node, Node, Pending) {
     let (storer, member) = (node(), node());
-    member.join(vec![storer.address().into()], None).unwrap().wait(PATIENCE).unwrap();
+    member.join(vec![storer.address().into()], false, None).unwrap().wait(PATIENCE).unwrap();
     let announced = member.announce_peer(TOPIC, Some(99), None).unwrap().wait(PATIENCE);
     assert_eq!(announced, Ok(Some(Reply::Done(Outcome::Announced(1)))));
     let pending = member.join_topic(TOPIC, Some(80)).unwrap();
@@ -109,7 +109,7 @@ fn the_members_of_a_closed_node_can_still_be_read() {
 fn signals_that_nobody_reads_do_not_pile_up() {
     let config = Config { record_life: Duration::from_secs(1), ..Config::default() };
     let (storer, member) = (node(), node_with(config));
-    member.join(vec![storer.address().into()], None).unwrap().wait(PATIENCE).unwrap();
+    member.join(vec![storer.address().into()], false, None).unwrap().wait(PATIENCE).unwrap();
     let pending = member.join_topic(TOPIC, Some(80)).unwrap();
     // Each time that there are more, it was told of them, unless something waited.
     let (mut news, mut last) = (0, 0);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from kadepy import _core
@@ -39,6 +40,12 @@ def keys(given: Any) -> Any:
         if isinstance(given, Sequence) and not isinstance(given, (str, memoryview)):
             return list(given)
     return given
+
+
+def path(given: Any) -> Any:
+    """A path as the core takes it."""
+    # As with contacts.
+    return os.fspath(given) if hasattr(type(given), "__fspath__") else given
 
 
 class BaseMembership:
@@ -124,6 +131,7 @@ class BaseSwarm:
         node_id: Buffer | None = None,
         network_key: _Keys | None = None,
         cipher: str = "sealed",
+        state_path: str | os.PathLike[str] | None = None,
         config: Config | None = None,
     ) -> None:
         from kadepy import _runtime
@@ -138,6 +146,7 @@ class BaseSwarm:
                 node_id,
                 keys(network_key),
                 cipher,
+                path(state_path),
                 config,
                 _runtime.wants_log(),
                 self._is_default,

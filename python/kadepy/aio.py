@@ -128,6 +128,10 @@ class AsyncSwarm(BaseSwarm):
         self._feed.add(stream)
         return stream
 
+    async def save(self) -> None:
+        """Saves the node's id and contacts to the file at `state_path` now; see `Swarm.save`."""
+        await asyncio.get_running_loop().run_in_executor(None, self._node.save)
+
     async def close(self) -> None:
         """Ends the node; see `Swarm.close`."""
         if self._feed is not None:

@@ -102,13 +102,20 @@ class Swarm(BaseSwarm):
         cipher: what is done with the key. ``"sealed"`` is XChaCha20-Poly1305 over whole packets.
             ``"chacha20"`` is v0.1's, for networks with nodes of v0.1: it hides what packets say,
             but not from whom they are, and it does not notice when they are changed.
+        state_path: the path of a file that keeps the node's id and its good contacts, so that it
+            comes back as the same node and joins without `bootstrap`; lookups wait for that, too.
+            It is made where there is none, and saved every 5 minutes and when the node is closed.
+            One node at a time may use it. Where `node_id` is given, that is the id. A file that is
+            no state file, damaged or of a later KadePy gives a `RuntimeWarning`: it is kept under
+            the same name with ``.bad`` behind it, and the node starts afresh.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``, where `logging` is set up when
     the node is made.
 
     Raises:
-        OSError: the address cannot be bound, with its errno.
+        OSError: the address cannot be bound, or the file at `state_path` cannot be read or made;
+            with its errno.
         ValueError, TypeError: a bad argument; the message says which, what came and what is
             allowed.
 
@@ -307,8 +314,32 @@ class Swarm(BaseSwarm):
         """
         self._node.set_callback(fn)
 
+    def save(self) -> None:
+        """Saves the node's id and contacts to the file at `state_path` now.
+
+        The node does so by itself every 5 minutes and when it is closed; where that fails, it logs
+        a warning. Whenever the process or the machine stops, the file holds one save as a whole,
+        the last or the one before. On systems with owners of files, only the owner can read it.
+
+        Raises:
+            OSError: the file cannot be written, with its errno. It is as it was.
+            KadepyError: the node was made without a `state_path`.
+
+        >>> import os, tempfile
+        >>> from kadepy import Swarm
+        >>> path = os.path.join(tempfile.mkdtemp(), "node.state")
+        >>> with Swarm(host="127.0.0.1", state_path=path) as node:
+        ...     node.save()
+        >>> with Swarm(host="127.0.0.1", state_path=path) as again:
+        ...     again.id == node.id
+        True
+        """
+        self._node.save()
+
     def close(self) -> None:
         """Ends the node: frees its port and thread, and releases every caller that waits.
+
+        Where it has a `state_path`, it saves for the last time.
 
         Any thread may call it, a callback too, any number of times. It takes two seconds at most.
         """

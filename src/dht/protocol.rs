@@ -218,6 +218,7 @@ impl Engine {
         self.seal = Seal::new(network, start);
         if self.seal.is_public() != was_public {
             self.table = Table::new(now, self.id, &self.config);
+            self.home.recalled.clear();
             self.storage = Storage::new(self.id, &self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);
             self.restart_memberships(now);

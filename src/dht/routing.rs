@@ -207,6 +207,15 @@ impl Table {
         !self.dropped.is_empty()
     }
 
+    /// Notes a contact that does not answer any more among the dropped ones.
+    pub fn remember(&mut self, now: Time, contact: Contact) {
+        self.dropped.retain(|(_, known)| known.endpoint != contact.endpoint);
+        if self.dropped.len() >= DROPPED_MAX {
+            self.dropped.pop_front();
+        }
+        self.dropped.push_back((now, contact));
+    }
+
     /// Notes that a lookup goes through the range of `target`.
     pub fn touch(&mut self, now: Time, target: &NodeId) {
         let index = self.bucket_of(target);
@@ -312,14 +321,6 @@ impl Table {
                 bucket.promote(self.k);
             }
         }
-    }
-
-    fn remember(&mut self, now: Time, contact: Contact) {
-        self.dropped.retain(|(_, known)| known.endpoint != contact.endpoint);
-        if self.dropped.len() >= DROPPED_MAX {
-            self.dropped.pop_front();
-        }
-        self.dropped.push_back((now, contact));
     }
 
     fn bucket_of(&self, id: &NodeId) -> usize {

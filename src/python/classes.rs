@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -10,7 +11,7 @@ use pyo3::types::PyType;
 
 use super::detach;
 use crate::config::ConfigError;
-use crate::node::CommandError;
+use crate::node::{CommandError, SaveError};
 
 /// KadePy's classes, fetched while imports still work.
 pub struct Classes {
@@ -72,14 +73,40 @@ pub fn kadepy_error(py: Python<'_>, message: String) -> PyErr {
 
 /// The `OSError` of an address that cannot be bound, with its errno, as the subclass for that.
 pub fn bind_error(address: SocketAddr, error: &io::Error) -> PyErr {
-    let reason = error.to_string();
-    let reason = reason.split(" (os error").next().unwrap_or_default();
-    let message = format!("cannot bind {address}: {reason}");
+    let message = format!("cannot bind {address}: {}", reason(error));
     match error.raw_os_error() {
         // The fourth argument is Windows' own code, from which Python makes the errno.
         Some(code) if cfg!(windows) => PyOSError::new_err((0, message, None::<String>, code)),
         Some(code) => PyOSError::new_err((code, message)),
         None => PyOSError::new_err(message),
+    }
+}
+
+/// The `OSError` of a file, with its errno and the file's name, as the subclass for that.
+pub fn file_error(path: &Path, error: &io::Error) -> PyErr {
+    let (reason, name) = (reason(error), path.as_os_str().to_owned());
+    match error.raw_os_error() {
+        Some(code) if cfg!(windows) => PyOSError::new_err((0, reason, name, code)),
+        Some(code) => PyOSError::new_err((code, reason, name)),
+        None => PyOSError::new_err(format!("{}: {reason}", path.display())),
+    }
+}
+
+/// The system's words for an error, without its number.
+fn reason(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+impl From<SaveError> for PyErr {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Command(error) => error.into(),
+            SaveError::File { path, error } => file_error(&path, &error),
+            SaveError::NoFile => Python::attach(|py| {
+                let remedy = "give Swarm a state_path to have it keep one";
+                kadepy_error(py, format!("{error}: {remedy}"))
+            }),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -350,6 +351,28 @@ fn text(name: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyResult<String
         }
         Err(_) => Err(type_error(name, expected, value)),
     }
+}
+
+/// A file's path; `None` where it is None. What has `__fspath__` was asked for it before.
+pub fn path(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
+    const EXPECTED: &str = "a path, as str or os.PathLike[str]";
+    if value.is_none() {
+        return Ok(None);
+    }
+    if !value.is_instance_of::<PyString>() {
+        return Err(type_error(name, EXPECTED, value));
+    }
+    // It fails where the system has no bytes for a character.
+    let path: PathBuf = value.extract().map_err(|_| value_error(name, EXPECTED, &shown(value)))?;
+    let bytes = path.as_os_str().as_encoded_bytes();
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(value_error(
+            name,
+            "a path of at least one character, none of them NUL",
+            &shown(value),
+        ));
+    }
+    Ok(Some(path))
 }
 
 /// An IP address, with the number of an interface behind `%` where it is link-local.

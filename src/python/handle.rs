@@ -257,9 +257,7 @@ pub fn _close_all(py: Python<'_>, daemons: Vec<u64>) {
     detach::begin_exit(daemons);
     let nodes: Vec<Arc<Handle>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
     py.detach(|| {
-        for handle in &nodes {
-            handle.node.close();
-        }
+        Node::close_all(nodes.iter().map(|handle| &*handle.node));
         detach::wait_for_all();
     });
     drop(nodes);

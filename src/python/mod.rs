@@ -12,4 +12,5 @@ mod notices;
 mod operation;
 mod resolve;
 mod simulation;
+mod state;
 mod v01;

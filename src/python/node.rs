@@ -11,6 +11,7 @@ use super::detach::detached;
 use super::handle::{self, Handle};
 use super::operation::{Goal, PyMembers, PyOperation, PyPeers};
 use super::resolve::{self, Joining};
+use super::state::StateFile;
 use super::{classes, config, convert, v01};
 use crate::dht::protocol::Refusal;
 use crate::dht::requests::Question;
@@ -25,7 +26,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, config, logs, is_default))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, config, logs, is_default))]
     #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
@@ -35,6 +36,7 @@ impl PyNode {
         node_id: &Bound<'_, PyAny>,
         network_key: &Bound<'_, PyAny>,
         cipher: &Bound<'_, PyAny>,
+        state_path: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
         logs: bool,
         is_default: bool,
@@ -46,14 +48,21 @@ impl PyNode {
         let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
         let network = convert::network(network_key, cipher)?;
+        let state_path = convert::path("state_path", state_path)?;
+        let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
+        let id = id.or_else(|| state_file.as_ref()?.id());
         let handle = Handle::start(py, address, id, &network, config, is_default)?;
         if logs {
             // Before there is anything to tell.
             handle.ensure_dispatcher(py)?;
             handle.node.report();
         }
+        let recalled = state_file.map(|file| file.hand_to(py, &handle.node)).transpose()?;
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&handle.node, &targets))?;
+        }
+        if let Some(contacts) = recalled {
+            detached(py, || handle.node.recall(contacts))?;
         }
         v01::adopt(py, &handle)?;
         Ok(Self { handle })
@@ -252,6 +261,10 @@ impl PyNode {
         ];
         let class = classes::classes(py)?.stats.bind(py);
         convert::named_tuple(class, PyTuple::new(py, fields)?)
+    }
+
+    fn save(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(detached(py, || self.handle.node.save())?)
     }
 
     /// Packets that may wait for whoever takes them.

@@ -4,4 +4,5 @@ mod memberships;
 mod net;
 mod networks;
 mod private;
+mod recalled;
 mod scripted;

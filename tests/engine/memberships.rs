@@ -33,7 +33,9 @@ fn network(seed: u64, count: u32, config: Config) -> Network {
     for index in 0..count {
         network.add(public(index), &config);
         if index > 0 {
-            network.command(public(index), |node, now, _| node.stay_joined(now, vec![public(0)]));
+            network.command(public(index), |node, now, out| {
+                node.stay_joined(now, vec![public(0)], false, out)
+            });
             network.run(SECOND);
         }
     }
@@ -328,7 +330,7 @@ fn the_own_port_at_the_own_address_is_no_peer_whoever_announced_it() {
     let config = Arc::new(Config::default());
     network.add(at(4_000), &config);
     network.add(at(4_001), &config);
-    network.command(at(4_001), |node, now, _| node.stay_joined(now, vec![at(4_000)]));
+    network.command(at(4_001), |node, now, out| node.stay_joined(now, vec![at(4_000)], false, out));
     let op = join(&mut network, at(4_000), TOPIC, Some(80));
     network.run(SECOND);
     for port in [80, 81] {
@@ -446,7 +448,7 @@ fn a_topic_is_announced_as_soon_as_a_lone_node_is_found_by_another() {
     let op = join(&mut network, lone, TOPIC, Some(80));
     network.run(10 * MINUTE);
     network.add(newcomer, &Arc::new(Config::default()));
-    network.command(newcomer, |node, now, _| node.stay_joined(now, vec![lone]));
+    network.command(newcomer, |node, now, out| node.stay_joined(now, vec![lone], false, out));
     network.run(2 * SECOND);
     assert_eq!(membership(&network, lone, op).confirmed, Some(1));
 }
@@ -457,7 +459,7 @@ fn rounds_wait_while_the_node_knows_nobody_and_joins() {
     let (first, late) = (public(0), public(50));
     network.add(late, &Arc::new(Config::default()));
     network.dead = vec![first];
-    network.command(late, |node, now, _| node.stay_joined(now, vec![first]));
+    network.command(late, |node, now, out| node.stay_joined(now, vec![first], false, out));
     let ops: Vec<u64> =
         (0..40).map(|index| join(&mut network, late, NodeId([index; 32]), None)).collect();
     network.run(MINUTE);
@@ -562,7 +564,7 @@ fn another_network_knows_nothing_of_a_membership_until_it_is_announced_there() {
     network.nodes[&at].check_invariants();
     for other in [public(0), public(2), public(3)] {
         network.enter(other, &key);
-        network.command(other, |node, now, _| node.stay_joined(now, vec![at]));
+        network.command(other, |node, now, out| node.stay_joined(now, vec![at], false, out));
     }
     network.run(10 * SECOND);
     assert!(membership(&network, at, op).confirmed >= Some(1));

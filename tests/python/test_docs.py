@@ -23,6 +23,7 @@ DOCUMENTED = {
     if ">>>" in (getattr(kadepy, name).__doc__ or "")
 }
 DOCUMENTED["Swarm.get_peers"] = kadepy.Swarm.get_peers
+DOCUMENTED["Swarm.save"] = kadepy.Swarm.save
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -45,6 +46,11 @@ def test_the_program_of_a_private_network_runs(tmp_path: Path) -> None:
     found, found_by_stranger, dropped = run("Private networks", tmp_path)
     assert (found, found_by_stranger) == ("[Peer(ip='127.0.0.1', port=5000)]", "[]")
     assert int(dropped) > 0
+
+
+def test_the_program_of_a_restart_runs(tmp_path: Path) -> None:
+    assert run("Restarts", tmp_path) == ["True", "True"]
+    assert (tmp_path / "node.state").exists()
 
 
 def test_the_program_with_a_simulation_runs(tmp_path: Path) -> None:

@@ -1,14 +1,18 @@
 //! Joining a network: through the contacts that a caller names, or by itself through those that the
-//! node was made with, and again whenever it knows nobody.
+//! node was made with or has known before, and again whenever it knows nobody.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+
+use rand_core::Rng;
 
 use super::lookups::{Goal, LookupTask};
 use super::operations::Busy;
 use super::{Engine, Event, Outbox};
 use crate::dht::requests::{OpId, Purpose, Question, Request};
+use crate::dht::routing::Entry;
 use crate::time::Time;
-use crate::wire::message::Endpoint;
+use crate::wire::message::{Contact, Endpoint};
 
 /// The contacts that a join asks, each once, and what became of each.
 pub type Seeds = Vec<(Endpoint, SeedState)>;
@@ -31,6 +35,8 @@ pub enum SeedState {
 /// What makes a lookup a join.
 pub(super) struct Join {
     pub(super) seeds: Seeds,
+    /// How many of the seeds, the first, are asked in any case; the others only until k answered.
+    named: usize,
     /// Whether [`Engine::add_seeds`] is going to bring more.
     expects_more: bool,
     /// The buckets that are still to be refreshed, once the lookup of the own id is done.
@@ -45,6 +51,10 @@ pub(super) struct Home {
     seeds: Vec<Endpoint>,
     /// Whether more of them are still being resolved.
     expects_more: bool,
+    /// Contacts of an earlier run that nothing is known of since, the one to ask first first.
+    pub(super) recalled: Vec<Contact>,
+    /// Whether there are contacts that no join has asked, so that one begins whoever is known.
+    is_due: bool,
     pub(super) join: Option<OpId>,
     next_try: Time,
     /// The wait after the next failure; zero before the first.
@@ -53,8 +63,13 @@ pub(super) struct Home {
     pub(super) held: Vec<OpId>,
 }
 
-/// Contacts that one join asks at once.
-const GREETINGS: usize = 16;
+/// Contacts that one join asks at once, without waiting for the answer of one: of the most that an
+/// earlier run leaves, where nearly all are dead, the last is asked within ten seconds.
+const GREETINGS: usize = 64;
+
+/// Contacts known before that a join asks after one has failed: few, for it is repeated as long as
+/// the node is alone, and others may have their addresses by now.
+const ASKED_AGAIN: usize = 32;
 
 /// Buckets that one join refreshes at once.
 const REFRESHES: usize = 3;
@@ -82,14 +97,7 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        let mut join = Join { seeds: Seeds::new(), expects_more, to_refresh: None, refreshing: 0 };
-        join.add(seeds);
-        let op = self.begin_lookup(now, self.id, Goal::Join(join), timeout)?;
-        self.end_overdue(now);
-        self.table.touch(now, &self.id);
-        self.greet(now, op, out);
-        self.advance(now, op, out);
-        Ok(op)
+        self.begin_join(now, Join::new(seeds, Vec::new(), expects_more), timeout, out)
     }
 
     /// Brings a join more seeds, if it is still under way.
@@ -105,13 +113,13 @@ impl Engine {
             return;
         };
         join.expects_more = expects_more;
-        join.add(seeds);
+        join.add_named(seeds);
         self.greet(now, op, out);
         self.advance(now, op, out);
     }
 
-    /// Has the node join through `seeds` whenever it knows nobody, from the next tick on. Where it
-    /// `expects_more`, lookups wait for them to come in another call.
+    /// Has the node join through `seeds`, from the next tick on, and whenever it knows nobody again.
+    /// Where it `expects_more`, lookups wait for them to come in another call.
     pub fn stay_joined(
         &mut self,
         now: Time,
@@ -119,32 +127,92 @@ impl Engine {
         expects_more: bool,
         out: &mut Outbox,
     ) {
+        // Those that were silent before wait for their turn.
         let has_new = seeds.iter().any(|seed| !self.home.seeds.contains(seed));
         self.home.seeds.clone_from(&seeds);
         self.home.expects_more = expects_more;
-        match self.home.join {
-            Some(join) => self.add_seeds(now, join, seeds, false, out),
-            // Those that were silent before wait for their turn.
-            None if has_new => self.home.next_try = now,
-            None => {}
+        if let Some(join) = self.home.join {
+            self.add_seeds(now, join, seeds, false, out);
+        } else if has_new {
+            self.home.is_due = true;
+            self.home.next_try = now;
         }
+    }
+
+    /// Has the node join at the next tick through `contacts` too, which an earlier run has left, and
+    /// whenever it knows nobody again; the one to ask first comes first.
+    pub fn recall(&mut self, now: Time, contacts: Vec<Contact>) {
+        self.home.recalled = contacts;
+        if self.has_recalled() {
+            self.home.is_due = true;
+            self.join_anew(now);
+        }
+    }
+
+    /// The contacts to [`Engine::recall`] in a later run, `max` at most, the one to ask first first.
+    ///
+    /// Those that answered last come first: they are the likeliest to be there still, and a join asks
+    /// in this order. Then come those that fell silent within a day, and then those recalled in this
+    /// run that nobody has heard of since, so that a run in which nothing answers loses nothing.
+    pub fn remembered(&mut self, now: Time, max: usize) -> Vec<Contact> {
+        let mut listed: Vec<&Entry> = self.table.entries().collect();
+        listed.sort_by_key(|entry| (entry.is_reliable(), entry.seen));
+        let mut contacts: Vec<Contact> = listed.iter().rev().map(|entry| entry.contact).collect();
+        contacts.extend(self.table.dropped(now));
+        contacts.extend(&self.home.recalled);
+        let mut known = BTreeSet::new();
+        contacts.retain(|contact| known.insert(contact.endpoint));
+        contacts.truncate(max);
+        contacts
     }
 }
 
 impl Engine {
+    fn begin_join(
+        &mut self,
+        now: Time,
+        join: Join,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> Result<OpId, Busy> {
+        let op = self.begin_lookup(now, self.id, Goal::Join(join), timeout)?;
+        self.end_overdue(now);
+        self.table.touch(now, &self.id);
+        self.greet(now, op, out);
+        self.advance(now, op, out);
+        Ok(op)
+    }
+
+    /// Has the next tick begin a join in the place of one that is under way: that one does not know
+    /// every contact.
+    fn join_anew(&mut self, now: Time) {
+        self.home.next_try = now;
+        if let Some(join) = self.home.join.take() {
+            self.remove(join);
+        }
+    }
+
     /// Asks the seeds of a join, a few at once.
     pub(super) fn greet(&mut self, now: Time, op: OpId, out: &mut Outbox) {
+        // Each may be repeated while it is open. Half of the room for requests is kept for what
+        // callers want.
+        let at_once = GREETINGS.min(self.config.open_requests / 4);
         loop {
             let own_id = self.id;
-            let Some(Join { seeds, .. }) = self.lookup(op).and_then(LookupTask::join) else {
+            let Some(join) = self.lookup(op).and_then(LookupTask::join) else {
                 return;
             };
-            let is_open = |state| matches!(state, SeedState::Asking | SeedState::Late);
-            let asking = seeds.iter().filter(|(_, state)| is_open(*state)).count();
-            let unasked = seeds.iter_mut().find(|(_, state)| *state == SeedState::Unasked);
-            let Some((to, state)) = unasked.filter(|_| asking < GREETINGS) else {
+            let is_unasked = |&(_, state): &(Endpoint, SeedState)| state == SeedState::Unasked;
+            let Some(at) = join.seeds.iter().position(is_unasked) else {
                 return;
             };
+            // The named ones do not wait for the others.
+            let ahead = if at < join.named { &join.seeds[..join.named] } else { &join.seeds[..] };
+            let asking = ahead.iter().filter(|(_, state)| *state == SeedState::Asking).count();
+            if asking >= at_once {
+                return;
+            }
+            let (to, state) = &mut join.seeds[at];
             *state = SeedState::Asking;
             let to = *to;
             let greeting =
@@ -157,13 +225,18 @@ impl Engine {
     }
 
     pub(super) fn settle_seed(&mut self, op: OpId, endpoint: Endpoint, settled: SeedState) {
-        let join = self.lookup(op).and_then(LookupTask::join);
-        let mut seeds = join.into_iter().flat_map(|join| &mut join.seeds);
-        if let Some((_, state)) = seeds.find(|(seed, _)| *seed == endpoint) {
+        let enough = self.config.k;
+        let Some(join) = self.lookup(op).and_then(LookupTask::join) else {
+            return;
+        };
+        if let Some((_, state)) = join.seeds.iter_mut().find(|(seed, _)| *seed == endpoint) {
             // Whoever answered once is there, though a repeated question may be left open.
             if *state != SeedState::Answered {
                 *state = settled;
             }
+        }
+        if join.answered() >= enough {
+            join.spare_others();
         }
     }
 
@@ -171,8 +244,7 @@ impl Engine {
     pub(super) fn refresh_after_join(&mut self, now: Time, op: OpId, out: &mut Outbox) {
         let thin = self.table.thin_buckets();
         if let Some(join) = self.lookup(op).and_then(LookupTask::join) {
-            let has_joined = join.seeds.iter().any(|(_, state)| *state == SeedState::Answered);
-            join.to_refresh = Some(if has_joined { thin } else { Vec::new() });
+            join.to_refresh = Some(if join.answered() > 0 { thin } else { Vec::new() });
         }
         self.refresh_next(now, op, out);
     }
@@ -207,19 +279,26 @@ impl Engine {
     /// Whether lookups wait because nobody is known yet and a join is to change that.
     pub(super) fn is_joining(&self) -> bool {
         let home = &self.home;
-        self.table.is_empty() && (home.expects_more || !home.seeds.is_empty())
+        self.table.is_empty()
+            && (home.expects_more || !home.seeds.is_empty() || self.has_recalled())
     }
 
-    /// Joins through the home contacts, and those known before, when the table is empty; lets
-    /// lookups go that waited for it.
+    /// Whether there are contacts of an earlier run to ask.
+    fn has_recalled(&self) -> bool {
+        self.home.recalled.iter().any(|contact| self.reaches(&contact.endpoint))
+    }
+
+    /// Joins through the home contacts, and those known before, when the table is empty or some were
+    /// never asked; lets lookups go that waited for it.
     pub(super) fn rejoin(&mut self, now: Time, out: &mut Outbox) {
         if self.next_rejoin().is_some_and(|at| at <= now) {
-            let mut seeds = self.home.seeds.clone();
-            seeds.extend(self.table.dropped(now).map(|contact| contact.endpoint));
+            self.home.is_due = false;
+            let known_before = self.known_before(now);
+            let join = Join::new(self.home.seeds.clone(), known_before, false);
             // Known before it begins, for a join that nobody can be asked for ends at once.
             self.home.join = Some(self.next_op + 1);
-            if self.join(now, seeds, false, None, out).is_err() {
-                self.came_home(now);
+            if self.begin_join(now, join, None, out).is_err() {
+                self.came_home(now, &[]);
             }
         }
         if self.must_release() {
@@ -229,6 +308,22 @@ impl Engine {
         }
     }
 
+    /// The contacts known before that a join asks: all, or a few of them at random after a failure.
+    fn known_before(&mut self, now: Time) -> Vec<Endpoint> {
+        let mut known: Vec<Endpoint> =
+            self.table.dropped(now).map(|contact| contact.endpoint).collect();
+        let recalled = self.home.recalled.iter().map(|contact| contact.endpoint);
+        known.extend(recalled.filter(|endpoint| self.reaches(endpoint)));
+        if self.home.backoff > BACKOFF_MIN && known.len() > ASKED_AGAIN {
+            for at in 0..ASKED_AGAIN {
+                let rest = (known.len() - at) as u64;
+                known.swap(at, at + (self.rng.next_u64() % rest) as usize);
+            }
+            known.truncate(ASKED_AGAIN);
+        }
+        known
+    }
+
     /// Whether lookups are held that need not wait any more.
     pub(super) fn must_release(&self) -> bool {
         !self.home.held.is_empty() && !self.is_joining()
@@ -236,12 +331,15 @@ impl Engine {
 
     pub(super) fn next_rejoin(&self) -> Option<Time> {
         let home = &self.home;
-        let knows_where = !home.seeds.is_empty() || self.table.has_dropped();
-        (knows_where && home.join.is_none() && self.table.is_empty()).then_some(home.next_try)
+        let is_wanted = home.join.is_none() && (home.is_due || self.table.is_empty());
+        let knows_where =
+            || !home.seeds.is_empty() || self.table.has_dropped() || self.has_recalled();
+        (is_wanted && knows_where()).then_some(home.next_try)
     }
 
-    pub(super) fn came_home(&mut self, now: Time) {
+    pub(super) fn came_home(&mut self, now: Time, seeds: &[(Endpoint, SeedState)]) {
         self.home.join = None;
+        self.sort_recalled(now, seeds);
         if self.table.is_empty() {
             let wait = self.home.backoff.max(BACKOFF_MIN);
             self.home.backoff = (wait * 2).min(BACKOFF_MAX);
@@ -253,15 +351,69 @@ impl Engine {
             self.events.push_back(Event::Joined(self.table.len()));
         }
     }
+
+    /// Forgets the recalled contacts that have answered, and takes those that were silent for
+    /// dropped ones. Where nobody has answered, silence proves nothing.
+    fn sort_recalled(&mut self, now: Time, seeds: &[(Endpoint, SeedState)]) {
+        if seeds.iter().all(|(_, state)| *state != SeedState::Answered) {
+            return;
+        }
+        let states: BTreeMap<Endpoint, SeedState> = seeds.iter().copied().collect();
+        let state = |contact: &Contact| states.get(&contact.endpoint).copied();
+        let is_open = |contact: &Contact| {
+            matches!(state(contact), None | Some(SeedState::Unasked | SeedState::Asking))
+        };
+        let recalled = std::mem::take(&mut self.home.recalled);
+        let (open, settled): (Vec<_>, Vec<_>) = recalled.into_iter().partition(is_open);
+        self.home.recalled = open;
+        // The first of them, which is the likeliest to come back, as the latest.
+        for contact in settled.into_iter().rev() {
+            if state(&contact) != Some(SeedState::Answered) {
+                self.table.remember(now, contact);
+            }
+        }
+    }
 }
 
 impl Join {
-    fn add(&mut self, seeds: Vec<Endpoint>) {
+    /// One that asks all of `named`, and of `others` as many as it takes.
+    fn new(named: Vec<Endpoint>, others: Vec<Endpoint>, expects_more: bool) -> Self {
+        let mut known = BTreeSet::new();
+        let mut distinct = |seeds: Vec<Endpoint>| {
+            let fresh = seeds.into_iter().filter(|seed| known.insert(*seed));
+            fresh.map(|seed| (seed, SeedState::Unasked)).collect::<Seeds>()
+        };
+        let mut seeds = distinct(named);
+        let named = seeds.len();
+        seeds.extend(distinct(others));
+        Self { seeds, named, expects_more, to_refresh: None, refreshing: 0 }
+    }
+
+    /// Has it ask more in any case, each that is new, once.
+    fn add_named(&mut self, seeds: Vec<Endpoint>) {
         for seed in seeds {
-            if self.seeds.iter().all(|(known, _)| *known != seed) {
-                self.seeds.push((seed, SeedState::Unasked));
-            }
+            let known = self.seeds.iter().position(|(known, _)| *known == seed);
+            let state = match known {
+                Some(at) if at < self.named => continue,
+                Some(at) => self.seeds.remove(at).1,
+                None => SeedState::Unasked,
+            };
+            self.seeds.insert(self.named, (seed, state));
+            self.named += 1;
         }
+    }
+
+    fn answered(&self) -> usize {
+        self.seeds.iter().filter(|(_, state)| *state == SeedState::Answered).count()
+    }
+
+    /// Leaves out the others than the named seeds that were not asked yet.
+    fn spare_others(&mut self) {
+        let mut at = 0;
+        self.seeds.retain(|(_, state)| {
+            at += 1;
+            at <= self.named || *state != SeedState::Unasked
+        });
     }
 
     /// Whether its lookup may be over: once, when each seed has had its short wait, and one has

@@ -249,10 +249,11 @@ impl Engine {
 
     pub(super) fn end(&mut self, now: Time, op: OpId, outcome: Outcome) {
         self.remove(op);
-        if self.home.join == Some(op) {
-            self.came_home(now);
-        } else {
-            self.events.push_back(Event::Done { op, outcome });
+        match outcome {
+            Outcome::Joined { seeds, .. } if self.home.join == Some(op) => {
+                self.came_home(now, &seeds);
+            }
+            outcome => self.events.push_back(Event::Done { op, outcome }),
         }
     }
 

@@ -1,0 +1,303 @@
+//! Contacts of an earlier run: how a node joins through them, and which it remembers for a later one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::{Network, public, seed};
+use kadepy::dht::protocol::{Event, Outcome};
+use kadepy::wire::seal;
+use kadepy::{Config, Contact, Endpoint, NetworkKey, NodeId};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MOST: usize = 512;
+
+/// A node that is not there.
+fn dead(n: u32) -> Contact {
+    let mut id = [0x55; 32];
+    id[..4].copy_from_slice(&n.to_be_bytes());
+    Contact { id: NodeId(id), endpoint: public(10_000 + n) }
+}
+
+/// The node under test, alone, and `others` that have joined a network of their own.
+struct Stage {
+    network: Network,
+    at: Endpoint,
+    others: Vec<Contact>,
+}
+
+impl Stage {
+    fn new(others: u32, config: Config) -> Self {
+        let mut network = Network::new(seed(1));
+        network.records = true;
+        let config = Arc::new(config);
+        let contact = |network: &mut Network, n| Contact {
+            id: network.add(public(n), &config),
+            endpoint: public(n),
+        };
+        let at = contact(&mut network, 0).endpoint;
+        let others: Vec<Contact> = (1..=others).map(|n| contact(&mut network, n)).collect();
+        for other in others.iter().skip(1) {
+            let seeds = vec![others[0].endpoint];
+            network
+                .command(other.endpoint, |node, now, out| node.stay_joined(now, seeds, false, out));
+        }
+        network.run(20 * SECOND);
+        network.sent.clear();
+        Self { network, at, others }
+    }
+
+    fn recall(&mut self, contacts: Vec<Contact>) {
+        self.network.command(self.at, |node, now, _| node.recall(now, contacts));
+    }
+
+    fn stay_joined(&mut self, seeds: Vec<Endpoint>) {
+        self.network.command(self.at, |node, now, out| node.stay_joined(now, seeds, false, out));
+    }
+
+    fn find_node(&mut self, timeout: Duration) -> u64 {
+        let target = NodeId([0x77; 32]);
+        self.network
+            .command(self.at, |node, now, out| node.find_node(now, target, Some(timeout), out))
+            .expect("there is room")
+    }
+
+    fn remembered(&mut self) -> Vec<Contact> {
+        self.network.command(self.at, |node, now, _| node.remembered(now, MOST))
+    }
+
+    /// How often the node sent something to each.
+    fn asked(&self) -> BTreeMap<Endpoint, usize> {
+        let mut asked = BTreeMap::new();
+        for (_, to, _) in self.network.sent.iter().filter(|(from, ..)| *from == self.at) {
+            *asked.entry(*to).or_default() += 1;
+        }
+        asked
+    }
+
+    fn contacts(&self) -> usize {
+        self.network.nodes[&self.at].table().len()
+    }
+
+    fn failures(&self) -> usize {
+        let events = self.network.events.get(&self.at).into_iter().flatten();
+        events.filter(|event| matches!(event, Event::Alone { .. })).count()
+    }
+}
+
+#[test]
+fn a_lookup_that_begins_at_once_waits_for_the_recalled_contacts() {
+    let mut stage = Stage::new(30, Config::default());
+    let remembered = stage.others[..3].to_vec();
+    stage.recall(remembered);
+    let op = stage.find_node(10 * SECOND);
+    let Outcome::Nodes(nodes) = stage.network.finish(stage.at, op) else {
+        panic!("no nodes");
+    };
+    assert_eq!(nodes.len(), 20);
+    stage.network.run(20 * SECOND);
+    assert!(stage.contacts() > 20, "{} contacts", stage.contacts());
+}
+
+#[test]
+fn where_all_but_the_last_are_dead_a_node_has_joined_within_ten_seconds() {
+    let mut stage = Stage::new(30, Config::default());
+    let mut contacts: Vec<Contact> = (0..511).map(dead).collect();
+    contacts.push(stage.others[4]);
+    stage.recall(contacts);
+    let op = stage.find_node(10 * SECOND);
+    let Outcome::Nodes(nodes) = stage.network.finish(stage.at, op) else {
+        panic!("no nodes");
+    };
+    assert_eq!(nodes.len(), 20);
+    assert_eq!(stage.failures(), 0, "it took more than one attempt");
+}
+
+#[test]
+fn named_seeds_are_asked_at_once_beside_any_number_of_dead_contacts() {
+    for recalled_first in [true, false] {
+        let mut stage = Stage::new(30, Config::default());
+        let named = stage.others[4].endpoint;
+        let contacts: Vec<Contact> = (0..512).map(dead).collect();
+        if recalled_first {
+            stage.recall(contacts);
+            stage.network.run(SECOND);
+            stage.stay_joined(vec![named]);
+        } else {
+            stage.stay_joined(vec![named]);
+            stage.recall(contacts);
+        }
+        let op = stage.find_node(SECOND);
+        let Outcome::Nodes(nodes) = stage.network.finish(stage.at, op) else {
+            panic!("no nodes");
+        };
+        assert_eq!(nodes.len(), 20);
+    }
+}
+
+#[test]
+fn named_seeds_are_asked_though_recalled_contacts_have_answered() {
+    // Two that know nobody else have come back, and the network is elsewhere.
+    let mut stage = Stage::new(30, Config::default());
+    let config = Arc::new(Config::default());
+    let island = Contact { id: stage.network.add(public(90), &config), endpoint: public(90) };
+    stage.recall(vec![island]);
+    stage.network.run(60 * SECOND);
+    assert_eq!(stage.contacts(), 1);
+    stage.stay_joined(vec![stage.others[0].endpoint]);
+    stage.network.run(60 * SECOND);
+    assert!(stage.contacts() > 20, "{} contacts", stage.contacts());
+}
+
+#[test]
+fn named_seeds_may_change_and_the_recalled_contacts_stay() {
+    let mut stage = Stage::new(1, Config::default());
+    let alive = stage.others[0];
+    stage.network.dead = vec![alive.endpoint];
+    stage.recall(vec![alive]);
+    stage.stay_joined(vec![dead(1).endpoint]);
+    stage.stay_joined(vec![]);
+    stage.network.run(60 * SECOND);
+    assert_eq!(stage.contacts(), 0);
+    stage.network.dead.clear();
+    stage.network.run(120 * SECOND);
+    assert_eq!(stage.contacts(), 1);
+}
+
+#[test]
+fn when_k_have_answered_the_recalled_contacts_left_are_not_asked() {
+    let mut stage = Stage::new(200, Config::default());
+    // No node lists others, so that whoever is asked was recalled.
+    let alone = Arc::new(Config::default());
+    let alive: Vec<Contact> = (300..500)
+        .map(|n| Contact { id: stage.network.add(public(n), &alone), endpoint: public(n) })
+        .collect();
+    stage.recall(alive.clone());
+    stage.network.run(60 * SECOND);
+    let asked = stage.asked().len();
+    assert!((64..100).contains(&asked), "{asked} were asked");
+    // Neither those that were asked nor the others are lost.
+    let remembered: BTreeSet<Endpoint> =
+        stage.remembered().iter().map(|contact| contact.endpoint).collect();
+    let left = alive.iter().filter(|contact| !stage.asked().contains_key(&contact.endpoint));
+    assert!(left.clone().all(|contact| remembered.contains(&contact.endpoint)));
+    assert_eq!(left.count(), 200 - asked);
+}
+
+#[test]
+fn with_little_room_for_requests_every_contact_is_asked_all_the_same() {
+    let mut stage = Stage::new(1, Config { open_requests: 16, ..Config::default() });
+    let contacts: Vec<Contact> = (0..100).map(dead).collect();
+    stage.recall(contacts.clone());
+    stage.network.run_until(60 * SECOND, |network| {
+        let events = network.events.get(&public(0))?;
+        events.iter().any(|event| matches!(event, Event::Alone { .. })).then_some(())
+    });
+    let asked = stage.asked();
+    assert!(contacts.iter().all(|contact| asked.contains_key(&contact.endpoint)));
+}
+
+#[test]
+fn a_node_that_stays_alone_asks_few_of_them_at_a_time() {
+    let mut stage = Stage::new(1, Config::default());
+    stage.recall((0..512).map(dead).collect());
+    stage.network.run(3_600 * SECOND);
+    let asked: usize = stage.asked().values().sum();
+    // Each twice at first, and then 32 twice in each attempt.
+    let most = 2 * 512 + 2 * 32 * (stage.failures() - 1);
+    assert!((1_025..=most).contains(&asked), "{asked} questions, at most {most} are in order");
+    let waits = stage.failures();
+    assert!((50..70).contains(&waits), "{waits} attempts in an hour");
+}
+
+#[test]
+fn a_run_in_which_nobody_answers_loses_nothing() {
+    let mut stage = Stage::new(1, Config::default());
+    let mut contacts: Vec<Contact> = (0..512).map(dead).collect();
+    contacts[7].endpoint = "[2001:db8::7]:4000".parse::<std::net::SocketAddr>().unwrap().into();
+    stage.recall(contacts.clone());
+    stage.network.run(3_600 * SECOND);
+    assert_eq!(stage.remembered(), contacts);
+}
+
+#[test]
+fn those_that_answered_last_are_remembered_first_and_silent_ones_for_a_day() {
+    let mut stage = Stage::new(3, Config::default());
+    let [a, b, c] = stage.others[..] else {
+        panic!("three others");
+    };
+    stage.recall(vec![dead(1), c, dead(2)]);
+    stage.network.run(60 * SECOND);
+    let ping = |stage: &mut Stage, to: Contact| {
+        let op = stage.network.command(stage.at, |node, now, out| {
+            node.ping(now, to.endpoint, Some(SECOND), out).expect("there is room")
+        });
+        stage.network.finish(stage.at, op)
+    };
+    for contact in [b, c, a] {
+        assert!(matches!(ping(&mut stage, contact), Outcome::Pong(_)));
+    }
+    let remembered = stage.remembered();
+    assert_eq!(remembered[..3], [a, c, b]);
+    assert_eq!(
+        BTreeSet::from_iter(endpoints(&remembered[3..])),
+        BTreeSet::from_iter(endpoints(&[dead(1), dead(2)]))
+    );
+    stage.network.run(25 * 3_600 * SECOND);
+    assert_eq!(stage.remembered().len(), 3);
+}
+
+#[test]
+fn one_that_left_a_question_open_is_remembered_behind_the_others() {
+    let mut stage = Stage::new(5, Config::default());
+    let all: Vec<Contact> = stage.others.clone();
+    stage.recall(all.clone());
+    stage.network.run(60 * SECOND);
+    let [late, ..] = stage.remembered()[..] else {
+        panic!("nobody is remembered");
+    };
+    stage.network.dead = vec![late.endpoint];
+    let op = stage.find_node(10 * SECOND);
+    stage.network.finish(stage.at, op);
+    stage.network.run(10 * SECOND);
+    let remembered = stage.remembered();
+    assert_eq!((remembered.len(), remembered[4]), (5, late));
+}
+
+#[test]
+fn no_more_are_remembered_than_wanted_and_none_twice() {
+    let mut stage = Stage::new(30, Config::default());
+    let all: Vec<Contact> = stage.others.clone();
+    stage.recall(all.iter().chain(&all).copied().chain((0..10).map(dead)).collect());
+    stage.network.run(60 * SECOND);
+    let remembered = stage.remembered();
+    assert_eq!(BTreeSet::from_iter(endpoints(&remembered)).len(), remembered.len());
+    assert_eq!(remembered.len(), 40);
+    let few = stage.network.command(stage.at, |node, now, _| node.remembered(now, 7));
+    assert_eq!(few, remembered[..7]);
+}
+
+#[test]
+fn contacts_that_this_node_cannot_reach_hold_no_lookup_up() {
+    let mut stage = Stage::new(1, Config::default());
+    let v6 = "[2001:db8::1]:4000".parse::<std::net::SocketAddr>().unwrap().into();
+    let contact = Contact { endpoint: v6, ..dead(1) };
+    stage.recall(vec![contact]);
+    let op = stage.find_node(60 * SECOND);
+    assert_eq!(stage.network.take_outcome(stage.at, op), Some(Outcome::Nodes(vec![])));
+    assert_eq!(stage.remembered(), [contact]);
+    assert!(stage.asked().is_empty());
+}
+
+#[test]
+fn who_enters_a_private_network_forgets_the_contacts_of_the_public_one() {
+    let mut stage = Stage::new(1, Config::default());
+    stage.recall(vec![dead(1)]);
+    let key = NetworkKey::new(&[7; 32]).expect("32 bytes");
+    stage.network.enter(stage.at, &seal::Network::Sealed { key, older: vec![] });
+    assert_eq!(stage.remembered(), []);
+}
+
+fn endpoints(contacts: &[Contact]) -> Vec<Endpoint> {
+    contacts.iter().map(|contact| contact.endpoint).collect()
+}
