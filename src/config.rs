@@ -78,7 +78,7 @@ macro_rules! config_fields {
             ///
             /// Default 64; 1 to 128.
             reply_peers: usize = 64, 1..=128;
-            /// Peers that one lookup collects before it takes no more.
+            /// Peers that one lookup collects, or one membership of a topic keeps, before it takes no more.
             ///
             /// Default 4096; 1 to 1000000.
             lookup_peers: usize = 4_096, 1..=1_000_000;
@@ -98,7 +98,7 @@ macro_rules! config_fields {
             ///
             /// Default 16384; 16 to 1000000.
             open_requests: usize = 16_384, 16..=1_000_000;
-            /// Lookups, pings and joins under way at once; one more is refused.
+            /// Lookups, pings, joins and memberships of topics at once; one more is refused.
             ///
             /// Default 4096; 1 to 1000000.
             operations: usize = 4_096, 1..=1_000_000;

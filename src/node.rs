@@ -13,11 +13,13 @@ use crossbeam_channel::{
     select, unbounded,
 };
 use log::Level;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::dht::protocol::{Busy, Engine, Event, Outbox, Outcome, Refusal, Stats, TooLong};
+use crate::dht::protocol::{
+    Busy, Engine, Event, Membership, Outbox, Outcome, Refusal, Stats, TooLong,
+};
 use crate::dht::requests::{OpId, Question};
 use crate::dht::routing::Entry;
 use crate::id::NodeId;
@@ -91,11 +93,13 @@ struct Signal {
     is_queued: AtomicBool,
 }
 
-/// What comes back from an operation: any number of `Peers`, then one `Done`.
+/// What comes back from an operation: any number of `Peers` or `Members`, then one `Done`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// Peers that were not found before.
     Peers(Vec<Endpoint>),
+    /// A membership has new peers: [`Pending::members`] gives them. None is told while one waits.
+    Members,
     /// The end.
     Done(Outcome),
 }
@@ -284,6 +288,15 @@ impl Node {
         self.operation(|engine, now, out| engine.announce_peer(now, topic, port, timeout, out))
     }
 
+    /// See [`Engine::join_topic`]; the membership ends when the [`Pending`] is dropped.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn join_topic(&self, topic: NodeId, port: Option<u16>) -> Result<Pending, CommandError> {
+        self.operation(|engine, now, _| engine.join_topic(now, topic, port))
+    }
+
     /// See [`Engine::join`].
     ///
     /// # Errors
@@ -417,10 +430,7 @@ impl Node {
     ///
     /// [`CommandError::Forked`].
     pub fn stats(&self) -> Result<Stats, CommandError> {
-        if let Err(CommandError::Forked) = self.check_open() {
-            return Err(CommandError::Forked);
-        }
-        let mut stats = self.shared.state.lock().engine.stats(self.shared.link.now());
+        let mut stats = self.shared.to_read()?.engine.stats(self.shared.link.now());
         let (sending, receiving) = self.shared.link.failures();
         stats.counters.refused[Refusal::Send as usize] += sending;
         stats.counters.refused[Refusal::Receive as usize] += receiving;
@@ -636,6 +646,27 @@ impl Pending {
     }
 }
 
+/// What is to be known of a membership; of none, nothing is. Also in a closed node.
+impl Pending {
+    /// See [`Engine::members`].
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Forked`].
+    pub fn members(&self, after: u64) -> Result<Vec<(u64, Endpoint)>, CommandError> {
+        Ok(self.shared.to_read()?.engine.members(self.op(), after))
+    }
+
+    /// See [`Engine::membership`].
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Forked`].
+    pub fn membership(&self) -> Result<Option<Membership>, CommandError> {
+        Ok(self.shared.to_read()?.engine.membership(self.op()))
+    }
+}
+
 impl Drop for Pending {
     fn drop(&mut self) {
         let _ = self.shared.command(|state, _, _| {
@@ -656,6 +687,14 @@ impl Shared {
             return Err(CommandError::Closed);
         }
         Ok(())
+    }
+
+    /// The state of a node that may be closed.
+    fn to_read(&self) -> Result<MutexGuard<'_, State>, CommandError> {
+        match self.check_open() {
+            Err(CommandError::Forked) => Err(CommandError::Forked),
+            _ => Ok(self.state.lock()),
+        }
     }
 
     /// Runs `run` on the state under the lock, then sends what comes of it.
@@ -815,6 +854,10 @@ impl State {
                 Event::Peers { op, peers } => {
                     let waiter = self.waiters.get(&op).cloned();
                     news.replies.extend(waiter.map(|waiter| (waiter, Reply::Peers(peers))));
+                }
+                Event::Members { op } => {
+                    let idle = self.waiters.get(&op).filter(|waiter| waiter.replies.is_empty());
+                    news.replies.extend(idle.map(|waiter| (waiter.clone(), Reply::Members)));
                 }
                 Event::Done { op, outcome } => {
                     let waiter = self.waiters.remove(&op);

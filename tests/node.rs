@@ -4,15 +4,19 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use kadepy::dht::protocol::Outcome;
-use kadepy::node::{CommandError, Node, Notice, Reply};
-use kadepy::{Config, Network};
+use kadepy::node::{CommandError, Node, Notice, Pending, Reply};
+use kadepy::{Config, Endpoint, Network, NodeId};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+const TOPIC: NodeId = NodeId([7; 32]);
 
 fn node() -> Node {
+    node_with(Config::default())
+}
+
+fn node_with(config: Config) -> Node {
     let address = "127.0.0.1:0".parse().expect("an address");
-    Node::start(address, None, &Network::Public, Config::default())
-        .expect("loopback has a port to give")
+    Node::start(address, None, &Network::Public, config).expect("loopback has a port to give")
 }
 
 #[test]
@@ -59,6 +63,71 @@ fn an_operation_gives_nothing_after_its_end() {
     let pending = node.ping(other.address().into(), Some(PATIENCE)).unwrap();
     assert!(matches!(pending.wait(PATIENCE), Ok(Some(Reply::Done(Outcome::Pong(_))))));
     assert_eq!(pending.wait(PATIENCE), Err(CommandError::Ended));
+}
+
+/// Two nodes of which the second has a membership of `TOPIC`, for which the first stores a peer.
+fn two_with_a_membership() -> (Node, Node, Pending) {
+    let (storer, member) = (node(), node());
+    let joining = member.join(vec![storer.address().into()], false, None).expect("it is open");
+    joining.wait(PATIENCE).expect("a join ends");
+    let announcing = member.announce_peer(TOPIC, Some(99), None).expect("it is open");
+    assert_eq!(announcing.wait(PATIENCE), Ok(Some(Reply::Done(Outcome::Announced(1)))));
+    let pending = member.join_topic(TOPIC, Some(80)).expect("it is open");
+    (storer, member, pending)
+}
+
+#[test]
+fn a_membership_tells_that_there_are_new_peers_and_gives_them_after_a_cursor() {
+    let (storer, _member, pending) = two_with_a_membership();
+    assert_eq!(pending.wait(PATIENCE), Ok(Some(Reply::Members)));
+    let peer = Endpoint::from(storer.address()).with_port(99);
+    assert_eq!(pending.members(0), Ok(vec![(1, peer)]));
+    assert_eq!(pending.members(1), Ok(vec![]));
+    let stands = pending.membership().unwrap().expect("it is not over");
+    assert_eq!((stands.topic, stands.port, stands.peers), (TOPIC, Some(80), 1));
+}
+
+#[test]
+fn a_membership_ends_when_nobody_holds_it_any_more() {
+    let node = node_with(Config { operations: 1, ..Config::default() });
+    let pending = node.join_topic(TOPIC, None).unwrap();
+    assert!(matches!(node.join_topic(TOPIC, None), Err(CommandError::Busy(_))));
+    drop(pending);
+    assert!(node.join_topic(TOPIC, None).is_ok());
+}
+
+#[test]
+fn the_members_of_a_closed_node_can_still_be_read() {
+    let (_storer, member, pending) = two_with_a_membership();
+    assert_eq!(pending.wait(PATIENCE), Ok(Some(Reply::Members)));
+    member.close();
+    assert_eq!(pending.wait(PATIENCE), Err(CommandError::Closed));
+    assert_eq!(pending.members(0).map(|members| members.len()), Ok(1));
+    assert_eq!(pending.membership().map(|stands| stands.is_some()), Ok(true));
+}
+
+#[test]
+fn signals_that_nobody_reads_do_not_pile_up() {
+    let config = Config { record_life: Duration::from_secs(1), ..Config::default() };
+    let (storer, member) = (node(), node_with(config));
+    member.join(vec![storer.address().into()], false, None).unwrap().wait(PATIENCE).unwrap();
+    let pending = member.join_topic(TOPIC, Some(80)).unwrap();
+    // Each time that there are more, it was told of them, unless something waited.
+    let (mut news, mut last) = (0, 0);
+    for port in 1_000.. {
+        let announced = member.announce_peer(TOPIC, Some(port), None).unwrap().wait(PATIENCE);
+        assert_eq!(announced, Ok(Some(Reply::Done(Outcome::Announced(1)))));
+        let Some(&(newest, _)) = pending.members(last).unwrap().last() else {
+            continue;
+        };
+        (news, last) = (news + 1, newest);
+        if news == 3 {
+            break;
+        }
+    }
+    member.close();
+    assert_eq!(pending.wait(PATIENCE), Ok(Some(Reply::Members)));
+    assert_eq!(pending.wait(PATIENCE), Err(CommandError::Closed));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! The engine: one DHT node as a state machine over the parts beside it. It decides everything
 //! and does no I/O; what callers start stands beside it, in `operations`,
-//! `lookups` and `joins`.
+//! `lookups`, `joins` and `memberships`.
 
 mod joins;
 mod lookups;
+mod memberships;
 mod operations;
 mod stats;
 
@@ -18,6 +19,8 @@ use thiserror::Error;
 
 use self::joins::Home;
 pub use self::joins::{SeedState, Seeds};
+pub use self::memberships::Membership;
+use self::memberships::Memberships;
 use self::operations::Operation;
 pub use self::operations::{Busy, Outcome};
 use self::stats::Counters;
@@ -87,6 +90,7 @@ pub struct Engine {
     /// One entry for each of `operations` that has a deadline.
     deadlines: BTreeSet<(Time, OpId)>,
     home: Home,
+    memberships: Memberships,
     /// The refresh of a bucket that is under way: one at a time.
     refreshing: Option<OpId>,
     /// When contacts that fell silent may be asked again.
@@ -123,6 +127,12 @@ pub enum Event {
         op: OpId,
         /// The peers.
         peers: Vec<Endpoint>,
+    },
+    /// A membership has peers that are new; [`Engine::members`] gives them. Until this is taken it is
+    /// not told again.
+    Members {
+        /// The membership.
+        op: OpId,
     },
     /// An operation has ended.
     Done {
@@ -176,6 +186,7 @@ impl Engine {
             next_op: 0,
             deadlines: BTreeSet::new(),
             home: Home::default(),
+            memberships: Memberships::default(),
             refreshing: None,
             next_greeting: now,
             events: VecDeque::new(),
@@ -209,6 +220,7 @@ impl Engine {
             self.table = Table::new(now, self.id, &self.config);
             self.storage = Storage::new(self.id, &self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);
+            self.restart_memberships(now);
         }
     }
 
@@ -280,6 +292,7 @@ impl Engine {
             }
         }
         self.rejoin(now, out);
+        self.start_rounds(now, out);
         self.refresh(now, out);
         if self.storage.records() > 0 && now >= self.next_sweep {
             self.next_sweep = now + SWEEP_INTERVAL;
@@ -294,6 +307,7 @@ impl Engine {
             self.deadlines.first().map(|&(at, _)| at),
             self.guard.candidates().next_at(),
             self.next_rejoin(),
+            self.next_round(),
             (!self.table.is_empty() && self.refreshing.is_none()).then(|| self.table.next_stale()),
             self.must_release().then_some(Time::ZERO),
             (self.storage.records() > 0).then_some(self.next_sweep),
@@ -311,7 +325,9 @@ impl Engine {
     /// The next event, to be called until it gives `None`.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        self.told(&event);
+        Some(event)
     }
 
     /// Sends a packet of any type with these bytes as its body.
@@ -458,10 +474,13 @@ impl Engine {
             self.refuse(Refusal::Token);
             return Err(Some(ErrorCode::BadToken));
         }
-        self.storage.store(now, topic, from.with_port(port)).map_err(|_| {
+        let peer = from.with_port(port);
+        self.storage.store(now, topic, peer).map_err(|_| {
             self.refuse(Refusal::Storage);
             Some(ErrorCode::StorageFull)
-        })
+        })?;
+        self.take_announced(now, topic, peer);
+        Ok(())
     }
 
     /// Makes the sender of a request a candidate for the table, where what is left of the
@@ -518,8 +537,12 @@ impl Engine {
         };
         let contact = Contact { id: reply.sender, endpoint: from };
         if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
+            let knew_nobody = self.table.is_empty();
             if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
                 self.check(now, listed, out);
+            }
+            if knew_nobody && !self.table.is_empty() {
+                self.retry_memberships(now);
             }
         }
         if let Purpose::Op(op) = request.purpose {
@@ -728,6 +751,7 @@ impl Engine {
             self.deadlines.len(),
             self.operations.values().filter(|operation| operation.deadline.is_some()).count()
         );
+        self.check_memberships();
     }
 }
 

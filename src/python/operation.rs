@@ -90,7 +90,7 @@ impl PyOperation {
         self.running.close();
         match reply {
             Reply::Done(outcome) => self.convert(py, outcome),
-            Reply::Peers(_) => {
+            Reply::Peers(_) | Reply::Members => {
                 Err(PyRuntimeError::new_err("peers came from an operation that finds none"))
             }
         }
@@ -176,7 +176,7 @@ impl PyPeers {
             Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
             // Another thread may have taken the last reply.
             Ok(Some(Reply::Done(_))) | Err(CommandError::Ended) => self.running.close(),
-            Ok(None) => {}
+            Ok(Some(Reply::Members) | None) => {}
             Err(error) => {
                 self.running.close();
                 return Err(error.into());

@@ -24,7 +24,7 @@ fn near(id: NodeId, bit: usize, salt: u8) -> NodeId {
     near
 }
 
-fn bytes(message: &Message<'_>) -> Vec<u8> {
+pub fn bytes(message: &Message<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     native::encode(message, native::MAX_SENT, 0, &mut bytes).expect("it fits");
     bytes
@@ -49,14 +49,14 @@ fn reply(sender: NodeId, request: &[u8], nodes: &[Contact], token: Option<&[u8]>
 }
 
 /// The node under test and everything around it.
-struct Stage {
-    network: Network,
-    at: Endpoint,
+pub struct Stage {
+    pub network: Network,
+    pub at: Endpoint,
     own: NodeId,
 }
 
 impl Stage {
-    fn new(config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
         let mut network = Network::new(seed(1));
         network.records = true;
         let at = public(1);
@@ -65,19 +65,19 @@ impl Stage {
     }
 
     /// What the node has sent to `to` since the last call.
-    fn sent(&mut self, to: Endpoint) -> Vec<Vec<u8>> {
+    pub fn sent(&mut self, to: Endpoint) -> Vec<Vec<u8>> {
         let all = std::mem::take(&mut self.network.sent);
         let (mine, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, at, _)| *at == to);
         self.network.sent = rest;
         mine.into_iter().map(|(.., datagram)| datagram).collect()
     }
 
-    fn inject(&mut self, from: Endpoint, datagram: &[u8]) -> Vec<(Endpoint, Vec<u8>)> {
+    pub fn inject(&mut self, from: Endpoint, datagram: &[u8]) -> Vec<(Endpoint, Vec<u8>)> {
         self.network.inject(from, self.at, datagram)
     }
 
     /// Has the node list a contact that it has a place for.
-    fn list(&mut self, contact: Contact) {
+    pub fn list(&mut self, contact: Contact) {
         self.meet(contact);
         assert!(self.is_reliable(&contact.id));
     }

@@ -9,6 +9,7 @@ use arrayvec::ArrayVec;
 use super::joins::{Join, SeedState};
 use super::operations::{Busy, Outcome, Task, token_of};
 use super::{Engine, Event, Outbox};
+use crate::config::Config;
 use crate::dht::lookup::Lookup;
 use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
 use crate::dht::routing::MAX_CLOSEST;
@@ -240,7 +241,7 @@ impl Engine {
             let settled = if is_confirmed { Storing::Confirmed } else { Storing::Failed };
             return self.settle_announce(now, op, contact.id, settled);
         }
-        self.absorb(op, contact, reply);
+        self.absorb(now, op, contact, reply);
         self.settle_seed(op, contact.endpoint, SeedState::Answered);
         self.greet(now, op, out);
         self.advance(now, op, out);
@@ -272,7 +273,7 @@ impl Engine {
     }
 
     /// Takes what a node answered into a lookup.
-    fn absorb(&mut self, op: OpId, contact: Contact, reply: &Message<'_>) {
+    fn absorb(&mut self, now: Time, op: OpId, contact: Contact, reply: &Message<'_>) {
         let nodes: ArrayVec<Contact, MAX_CLOSEST> =
             self.believable(contact.endpoint, reply).collect();
         let peers_max = self.config.lookup_peers;
@@ -286,16 +287,23 @@ impl Engine {
         }
         task.lookup.answered(contact, token_of(reply));
         nodes.into_iter().for_each(|node| task.lookup.add(node));
-        if let Goal::Peers { found } = &mut task.goal {
-            let mut fresh = Vec::new();
-            for peer in peers {
-                if found.len() < peers_max && found.insert(peer) {
-                    fresh.push(peer);
+        match &mut task.goal {
+            Goal::Peers { found } => {
+                let mut fresh = Vec::new();
+                for peer in peers {
+                    if found.len() < peers_max && found.insert(peer) {
+                        fresh.push(peer);
+                    }
+                }
+                if !fresh.is_empty() {
+                    self.events.push_back(Event::Peers { op, peers: fresh });
                 }
             }
-            if !fresh.is_empty() {
-                self.events.push_back(Event::Peers { op, peers: fresh });
+            Goal::Announce { .. } => {
+                let seen_at = reply.trailer.and_then(|trailer| trailer.endpoint);
+                self.take_members(now, op, seen_at, peers);
             }
+            Goal::Find | Goal::Join(_) | Goal::Refresh { .. } => {}
         }
     }
 
@@ -347,12 +355,28 @@ impl Engine {
     pub(super) fn lookup(&mut self, op: OpId) -> Option<&mut LookupTask> {
         match &mut self.operations.get_mut(&op)?.task {
             Task::Lookup(task) => Some(task),
+            Task::Membership(task) => task.round_mut(),
             _ => None,
         }
     }
 }
 
 impl LookupTask {
+    /// The lookup of an announce that knows nobody yet.
+    pub(super) fn announce(topic: NodeId, port: Option<u16>, config: &Config) -> Self {
+        let goal = Goal::Announce { port, announcing: None };
+        Self { lookup: Lookup::new(topic, config), goal }
+    }
+
+    /// How many nodes have confirmed that they store its announce.
+    pub(super) fn confirmed(&self) -> usize {
+        let Goal::Announce { announcing, .. } = &self.goal else {
+            return 0;
+        };
+        let storers = announcing.iter().flatten();
+        storers.filter(|(_, storing)| *storing == Storing::Confirmed).count()
+    }
+
     /// What it has so far, where anybody is to be told; `contacts` are those in the table.
     pub(super) fn outcome(&self, contacts: usize) -> Option<Outcome> {
         match &self.goal {
@@ -361,11 +385,7 @@ impl LookupTask {
                 Some(Outcome::Nodes(nodes))
             }
             Goal::Peers { .. } => Some(Outcome::Found),
-            Goal::Announce { announcing, .. } => {
-                let storers = announcing.iter().flatten();
-                let confirmed = storers.filter(|(_, storing)| *storing == Storing::Confirmed);
-                Some(Outcome::Announced(confirmed.count()))
-            }
+            Goal::Announce { .. } => Some(Outcome::Announced(self.confirmed())),
             Goal::Join(join) => Some(Outcome::Joined { contacts, seeds: join.seeds.clone() }),
             Goal::Refresh { .. } => None,
         }

@@ -1,5 +1,5 @@
 //! Whatever a caller starts: how an operation begins, which answers and silences reach it, and how
-//! it ends. Lookups and joins stand beside this; a ping, which is one request, stands here.
+//! it ends. Lookups, joins and memberships stand beside this; a ping, which is one request, stands here.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::joins::SeedState;
 use super::lookups::LookupTask;
+use super::memberships::MembershipTask;
 use super::{Engine, Event, Outbox, Refusal};
 use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
 use crate::id::NodeId;
@@ -56,6 +57,7 @@ pub(super) enum Task {
         port: Option<u16>,
     },
     Lookup(Box<LookupTask>),
+    Membership(Box<MembershipTask>),
 }
 
 /// So often a ping asks.
@@ -132,9 +134,8 @@ impl Engine {
         }
         self.next_op += 1;
         let op = self.next_op;
-        let deadline = timeout.map(|timeout| now + timeout);
-        self.deadlines.extend(deadline.map(|at| (at, op)));
-        self.operations.insert(op, Operation { deadline, task });
+        self.operations.insert(op, Operation { deadline: None, task });
+        self.set_deadline(op, timeout.map(|timeout| now + timeout));
         Ok(op)
     }
 
@@ -163,7 +164,9 @@ impl Engine {
                     self.fire(now, request.to, Question::Announce(announcement), out);
                 }
             }
-            Some(Task::Lookup(_)) => self.lookup_answered(now, op, request, contact, reply, out),
+            Some(Task::Lookup(_) | Task::Membership(_)) => {
+                self.lookup_answered(now, op, request, contact, reply, out);
+            }
         }
     }
 
@@ -189,7 +192,9 @@ impl Engine {
             Some(Task::Introduction { .. }) => {
                 self.ask(request.repeated(now), out);
             }
-            Some(Task::Lookup(_)) => self.lookup_late(now, op, request, out),
+            Some(Task::Lookup(_) | Task::Membership(_)) => {
+                self.lookup_late(now, op, request, out);
+            }
         }
     }
 
@@ -214,7 +219,7 @@ impl Engine {
         }
     }
 
-    /// Ends an operation with what it has.
+    /// Ends an operation, or the round of a membership, with what it has.
     pub(super) fn finish_operation(&mut self, now: Time, op: OpId) {
         let contacts = self.table.len();
         let Some(operation) = self.operations.get(&op) else {
@@ -233,6 +238,7 @@ impl Engine {
                     return;
                 }
             },
+            Task::Membership(_) => return self.end_round(now, op),
         };
         self.end(now, op, outcome);
     }
@@ -251,11 +257,21 @@ impl Engine {
     }
 
     pub(super) fn remove(&mut self, op: OpId) {
-        if let Some(deadline) = self.operations.remove(&op).and_then(|operation| operation.deadline)
-        {
-            self.deadlines.remove(&(deadline, op));
+        self.set_deadline(op, None);
+        if let Some(Task::Membership(task)) = self.operations.remove(&op).map(|it| it.task) {
+            self.memberships.remove(op, &task);
         }
         self.home.held.retain(|held| *held != op);
+    }
+
+    pub(super) fn set_deadline(&mut self, op: OpId, deadline: Option<Time>) {
+        let Some(operation) = self.operations.get_mut(&op) else {
+            return;
+        };
+        if let Some(former) = std::mem::replace(&mut operation.deadline, deadline) {
+            self.deadlines.remove(&(former, op));
+        }
+        self.deadlines.extend(deadline.map(|at| (at, op)));
     }
 }
 
@@ -266,11 +282,20 @@ pub(super) fn token_of(reply: &Message<'_>) -> Option<Token> {
 
 impl Operation {
     pub(super) fn is_lookup(&self) -> bool {
-        matches!(self.task, Task::Lookup(_))
+        self.lookup().is_some()
+    }
+
+    /// Its lookup, or the round of a membership.
+    fn lookup(&self) -> Option<&LookupTask> {
+        match &self.task {
+            Task::Lookup(task) => Some(task),
+            Task::Membership(task) => task.round(),
+            _ => None,
+        }
     }
 
     pub(super) fn check_invariants(&self) {
-        if let Task::Lookup(task) = &self.task {
+        if let Some(task) = self.lookup() {
             task.check_invariants();
         }
     }
