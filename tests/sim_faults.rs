@@ -8,8 +8,10 @@ mod sim_common;
 use std::time::Duration;
 
 use figures::Figures;
-use kadepy::sim::{Duplication, Fault, Flight, Goal, Loss, Reordering, Settings, Simulation};
-use kadepy::{Config, NodeId, Time};
+use kadepy::sim::{
+    Duplication, Fault, Flight, Goal, Lookup, Loss, Reordering, Settings, Simulation,
+};
+use kadepy::{Config, Endpoint, NodeId, Time};
 use rand_core::Rng;
 use sim_common::seed;
 
@@ -139,6 +141,56 @@ fn a_thousand_nodes_with_a_median_session_of_ten_minutes() {
 #[ignore = "takes minutes: cargo test --release --test sim_faults -- --ignored"]
 fn a_thousand_nodes_with_a_median_session_of_two_hours() {
     under_churn(1_000, 120 * MINUTE, 2, 1_000, 0.995);
+}
+
+/// Lookups for joined topics while the nodes that store them come and go; their peers stay.
+fn joined_under_churn(nodes: usize, median: Duration, topics: u32, hours: u32, least: f64) {
+    const ROUNDS_AN_HOUR: u32 = 20;
+    let mut sim = built(Settings { churn: Some(median), ..settings(nodes, 9) });
+    let joined: Vec<(NodeId, Endpoint)> = (0..topics)
+        .map(|member| {
+            let topic = NodeId::of_topic(&member.to_be_bytes());
+            sim.join_topic(member, topic, 80).expect("it lives");
+            (topic, sim.contact(member).expect("it lives").endpoint.with_port(80))
+        })
+        .collect();
+    sim.run(MINUTE);
+    for round in 0..hours * ROUNDS_AN_HOUR {
+        sim.run(60 * MINUTE / ROUNDS_AN_HOUR);
+        for (member, (topic, _)) in (0..).zip(&joined) {
+            // Nobody asks for what itself has joined.
+            let others = nodes as u32 - topics;
+            let asker = topics + (member * ROUNDS_AN_HOUR + round) % others;
+            sim.start_lookup(Goal::Peers, *topic, Some(asker));
+        }
+    }
+    sim.finish();
+    let found = |lookup: &Lookup| {
+        joined.iter().any(|(topic, peer)| *topic == lookup.target && lookup.peers == [*peer])
+    };
+    let figures = Figures::of(sim.lookups());
+    println!("joined, churn {median:?}  {figures}");
+    assert!(figures.lookups >= (hours * ROUNDS_AN_HOUR * topics) as usize * 9 / 10);
+    assert!(figures.success >= least, "{figures}");
+    assert!(sim.lookups().iter().all(|lookup| lookup.peers.is_empty() || found(lookup)));
+    sim.check_invariants();
+}
+
+#[test]
+fn joined_topics_are_found_while_half_of_the_nodes_are_replaced_every_ten_minutes() {
+    joined_under_churn(60, 10 * MINUTE, 8, 1, 0.99);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test sim_faults -- --ignored"]
+fn joined_topics_are_found_among_a_thousand_nodes_with_a_median_session_of_ten_minutes() {
+    joined_under_churn(1_000, 10 * MINUTE, 50, 3, 0.99);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --release --test sim_faults -- --ignored"]
+fn joined_topics_are_found_among_a_thousand_nodes_with_a_median_session_of_two_hours() {
+    joined_under_churn(1_000, 120 * MINUTE, 50, 6, 0.99);
 }
 
 /// Announces topics on both sides of a healed partition, and looks each up from many nodes.

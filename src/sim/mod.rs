@@ -36,6 +36,7 @@ use self::trace::Trace;
 pub use self::trace::{Goal, Lookup, Step};
 use crate::config::Config;
 use crate::dht::protocol::{Engine, Event, Outbox};
+use crate::dht::requests::OpId;
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
@@ -101,6 +102,8 @@ struct Member {
     is_hostile: bool,
     /// Whether its next mischief is planned.
     is_scheming: bool,
+    /// Whether its session does not end by itself.
+    stays: bool,
     /// Lookups under way here that are traced.
     traced: u32,
 }
@@ -189,6 +192,7 @@ impl Simulation {
                 wakes_at: Time::MAX,
                 is_hostile,
                 is_scheming: false,
+                stays: false,
                 traced: 0,
             };
             sim.members.push(member);
@@ -258,6 +262,7 @@ impl Simulation {
                 }
             }
             Happening::Start(index) => self.start(index),
+            Happening::Leave(index) if self.members[index as usize].stays => {}
             Happening::Leave(index) => self.replace(index),
             Happening::Mischief(index) => self.make_mischief(index),
             Happening::Lookup(series) => self.begin_lookups(series),
@@ -440,6 +445,17 @@ impl Simulation {
             }
         }
         rebound
+    }
+
+    /// Has a member join a topic as a peer with this port, and stay, for whatever time its session was
+    /// to have; gives the membership, where the member lives and has room for it.
+    pub fn join_topic(&mut self, member: u32, topic: NodeId, port: u16) -> Option<OpId> {
+        let now = self.now;
+        let joining = self.members.get_mut(member as usize)?;
+        let op = joining.engine.as_mut()?.join_topic(now, topic, Some(port)).ok()?;
+        joining.stays = true;
+        self.settle(member);
+        Some(op)
     }
 
     /// Plans `count` lookups for records and as many for nodes, evenly over `span`, each from some
