@@ -694,7 +694,7 @@ impl Pending {
     ///
     /// [`CommandError::Forked`].
     pub fn members(&self, after: u64) -> Result<Vec<(u64, Endpoint)>, CommandError> {
-        Ok(self.shared.to_read()?.engine.members(self.signal.op, after))
+        Ok(self.shared.to_read()?.engine.members(self.op(), after))
     }
 
     /// See [`Engine::membership`].
@@ -703,7 +703,7 @@ impl Pending {
     ///
     /// [`CommandError::Forked`].
     pub fn membership(&self) -> Result<Option<Membership>, CommandError> {
-        Ok(self.shared.to_read()?.engine.membership(self.signal.op))
+        Ok(self.shared.to_read()?.engine.membership(self.op()))
     }
 }
 
@@ -899,8 +899,8 @@ impl State {
                     news.replies.extend(waiter.map(|waiter| (waiter, Reply::Peers(peers))));
                 }
                 Event::Members { op } => {
-                    let waiter = self.waiters.get(&op).filter(|waiter| waiter.replies.is_empty());
-                    news.replies.extend(waiter.map(|waiter| (waiter.clone(), Reply::Members)));
+                    let idle = self.waiters.get(&op).filter(|waiter| waiter.replies.is_empty());
+                    news.replies.extend(idle.map(|waiter| (waiter.clone(), Reply::Members)));
                 }
                 Event::Done { op, outcome } => {
                     let waiter = self.waiters.remove(&op);

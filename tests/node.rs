@@ -68,10 +68,11 @@ fn an_operation_gives_nothing_after_its_end() {
 /// Two nodes of which the second has a membership of `TOPIC`, for which the first stores a peer.
 fn two_with_a_membership() -> (Node, Node, Pending) {
     let (storer, member) = (node(), node());
-    member.join(vec![storer.address().into()], false, None).unwrap().wait(PATIENCE).unwrap();
-    let announced = member.announce_peer(TOPIC, Some(99), None).unwrap().wait(PATIENCE);
-    assert_eq!(announced, Ok(Some(Reply::Done(Outcome::Announced(1)))));
-    let pending = member.join_topic(TOPIC, Some(80)).unwrap();
+    let joining = member.join(vec![storer.address().into()], false, None).expect("it is open");
+    joining.wait(PATIENCE).expect("a join ends");
+    let announcing = member.announce_peer(TOPIC, Some(99), None).expect("it is open");
+    assert_eq!(announcing.wait(PATIENCE), Ok(Some(Reply::Done(Outcome::Announced(1)))));
+    let pending = member.join_topic(TOPIC, Some(80)).expect("it is open");
     (storer, member, pending)
 }
 
