@@ -15,6 +15,7 @@ import pytest
 import ciphers
 import kadepy
 import kadepy.swarm
+import kadepy.testing
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = {
@@ -23,7 +24,9 @@ DOCUMENTED = {
     if ">>>" in (getattr(kadepy, name).__doc__ or "")
 }
 DOCUMENTED["Swarm.get_peers"] = kadepy.Swarm.get_peers
+DOCUMENTED["Swarm.join"] = kadepy.Swarm.join
 DOCUMENTED["Swarm.save"] = kadepy.Swarm.save
+DOCUMENTED["testing.local_network"] = kadepy.testing.local_network
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -48,6 +51,23 @@ def test_the_program_of_a_private_network_runs(tmp_path: Path) -> None:
     assert int(dropped) > 0
 
 
+def test_the_program_with_a_membership_runs(tmp_path: Path) -> None:
+    met, peers = run("Stay announced", tmp_path)
+    assert met == "met Peer(ip='127.0.0.1', port=5001)"
+    assert peers == "[Peer(ip='127.0.0.1', port=5000)]"
+
+
+def test_the_program_on_asyncio_runs(tmp_path: Path) -> None:
+    assert run("asyncio", tmp_path) == ["Peer(ip='127.0.0.1', port=5000)", "b'checkmate'"]
+
+
+def test_the_test_with_the_fixture_passes(tmp_path: Path) -> None:
+    (tmp_path / "test_player.py").write_text(program("Test your own program"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_player.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
+
+
 def test_the_program_of_a_restart_runs(tmp_path: Path) -> None:
     assert run("Restarts", tmp_path) == ["True", "True"]
     assert (tmp_path / "node.state").exists()
@@ -70,11 +90,15 @@ def test_the_packets_under_a_network_key_are_what_the_wire_protocol_says() -> No
     assert v01.open(v01_find_node) == b"\x02" + ping[1:33] + bytes(range(0x40, 0x60))
 
 
+def program(section: str) -> str:
+    """The first program of a README section."""
+    text = (ROOT / "README.md").read_text().split(f"\n## {section}\n")[1]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+
+
 def run(section: str, directory: Path) -> list[str]:
-    """The lines that the first program of a README section prints."""
-    text = (ROOT / "README.md").read_text().split(f"## {section}")[1]
-    script = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
-    command = [sys.executable, "-c", script]
+    """The lines that it prints."""
+    command = [sys.executable, "-c", program(section)]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 
