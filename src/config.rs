@@ -78,7 +78,8 @@ macro_rules! config_fields {
             ///
             /// Default 64; 1 to 128.
             reply_peers: usize = 64, 1..=128;
-            /// Peers that one lookup collects, or one membership of a topic keeps, before it takes no more.
+            /// Peers that one lookup collects, or one membership of a topic keeps, before it takes no
+            /// more.
             ///
             /// Default 4096; 1 to 1000000.
             lookup_peers: usize = 4_096, 1..=1_000_000;

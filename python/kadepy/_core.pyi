@@ -43,7 +43,19 @@ _T = TypeVar("_T")
 
 @final
 class Config:
-    """Every tunable of a node. Frozen, checked when made, equal and hashed by value."""
+    """Every tunable of a node. Frozen, checked when made, equal and hashed by value.
+
+    Each field is a keyword argument and an attribute; what is not given has the default
+    that suits the open Internet. Times are seconds.
+
+    >>> from kadepy import Config
+    >>> Config(alpha=5).alpha
+    5
+    >>> Config(k=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: k must be from 1 to 20, got 0
+    """
 
     def __new__(
         cls,
@@ -77,53 +89,158 @@ class Config:
     def __hash__(self) -> int: ...
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, object]]: ...
     @property
-    def k(self) -> int: ...
+    def k(self) -> int:
+        """Contacts in a bucket, nodes in an answer, and nodes that a lookup ends on. More finds
+        records more surely and costs more queries. Kademlia's k.
+
+        Default 20; 1 to 20.
+        """
     @property
-    def alpha(self) -> int: ...
+    def alpha(self) -> int:
+        """Queries of one lookup under way at once. More is faster where nodes are dead or slow
+        and costs a few queries more. Kademlia's alpha.
+
+        Default 4; 1 to 20.
+        """
     @property
-    def lookup_queries(self) -> int: ...
+    def lookup_queries(self) -> int:
+        """Queries that one lookup may send, retries included, before it ends with what it has.
+
+        Default 120; 1 to 10000.
+        """
     @property
-    def lookup_retries(self) -> int: ...
+    def lookup_retries(self) -> int:
+        """Times that a lookup repeats a query that nobody answers, before it passes its contact
+        over. More gives the nearest nodes more surely under loss, and takes longer where
+        nodes are dead.
+
+        Default 1; 0 to 5.
+        """
     @property
-    def shortlist(self) -> int: ...
+    def shortlist(self) -> int:
+        """Contacts that one lookup keeps in view, the nearest first.
+
+        Default 100; 20 to 10000.
+        """
     @property
-    def request_timeout(self) -> float: ...
+    def request_timeout(self) -> float:
+        """Seconds for which an answer to a request is still accepted.
+
+        Default 2; 0.01 to 60.
+        """
     @property
-    def short_wait_min(self) -> float: ...
+    def short_wait_min(self) -> float:
+        """The least seconds after which a lookup goes on without an answer that it waits for.
+        Less is faster past dead nodes and repeats more queries on a loaded machine.
+
+        Default 0.05; 0.001 to 10.
+        """
     @property
-    def short_wait_max(self) -> float: ...
+    def short_wait_max(self) -> float:
+        """The most seconds for which a lookup holds a place for an answer, whatever the round
+        trips measured; twice that where nothing is measured yet.
+
+        Default 0.5; 0.001 to 60.
+        """
     @property
-    def bucket_refresh(self) -> float: ...
+    def bucket_refresh(self) -> float:
+        """Seconds after which a bucket that no lookup touched is refreshed by one.
+
+        Default 900; 1 to 86400.
+        """
     @property
-    def record_life(self) -> float: ...
+    def record_life(self) -> float:
+        """Seconds for which an announced peer is kept.
+
+        Default 1800; 1 to 86400.
+        """
     @property
-    def topics(self) -> int: ...
+    def topics(self) -> int:
+        """Topics that this node stores; when full, the one farthest from its id goes.
+
+        Default 10000; 1 to 10000000.
+        """
     @property
-    def topic_peers(self) -> int: ...
+    def topic_peers(self) -> int:
+        """Peers stored of one topic; when full, the oldest goes.
+
+        Default 256; 1 to 65536.
+        """
     @property
-    def records(self) -> int: ...
+    def records(self) -> int:
+        """Peers stored in all.
+
+        Default 100000; 1 to 100000000.
+        """
     @property
-    def records_per_ip(self) -> int: ...
+    def records_per_ip(self) -> int:
+        """Peers stored from one address that is not local.
+
+        Default 1000; 1 to 100000000.
+        """
     @property
-    def reply_peers(self) -> int: ...
+    def reply_peers(self) -> int:
+        """Peers in one answer, a random sample where more are stored.
+
+        Default 64; 1 to 128.
+        """
     @property
-    def lookup_peers(self) -> int: ...
+    def lookup_peers(self) -> int:
+        """Peers that one lookup collects, or one membership of a topic keeps, before it takes no
+        more.
+
+        Default 4096; 1 to 1000000.
+        """
     @property
-    def candidates(self) -> int: ...
+    def candidates(self) -> int:
+        """Senders of requests that wait to be asked whether they are there.
+
+        Default 256; 1 to 65536.
+        """
     @property
-    def candidate_pings(self) -> int: ...
+    def candidate_pings(self) -> int:
+        """Candidates asked in any one second, local addresses not counted.
+
+        Default 10; 1 to 1000.
+        """
     @property
-    def replacements(self) -> int: ...
+    def replacements(self) -> int:
+        """Contacts that wait beside each full bucket for a place in it.
+
+        Default 10; 0 to 100.
+        """
     @property
-    def open_requests(self) -> int: ...
+    def open_requests(self) -> int:
+        """Requests of this node that may wait for an answer at once.
+
+        Default 16384; 16 to 1000000.
+        """
     @property
-    def operations(self) -> int: ...
+    def operations(self) -> int:
+        """Lookups, pings, joins and memberships of topics at once; one more is refused.
+
+        Default 4096; 1 to 1000000.
+        """
     @property
-    def callback_queue(self) -> int: ...
+    def callback_queue(self) -> int:
+        """Packets that wait for a slow callback before the oldest is dropped.
+
+        Default 8192; 1 to 1000000.
+        """
     @property
-    def receive_buffer(self) -> int: ...
+    def receive_buffer(self) -> int:
+        """Bytes of socket receive buffer to ask the system for; it may give less.
+
+        Default 4194304; 1024 to 1073741824.
+        """
     @property
-    def legacy(self) -> str: ...
+    def legacy(self) -> str:
+        """With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
+        a token, answers without a transaction id): `"local"`, `"never"` or `"always"`. A node
+        of a sealed network trusts none of them, whatever stands here.
+
+        Default "local".
+        """
 
 @final
 class Node:
@@ -262,15 +379,65 @@ class Simulation:
 def _report(error: BaseException, function: object) -> None: ...
 def _abandon_all() -> list[int]: ...
 def _close_all(daemons: list[int]) -> None: ...
-def create_swarm(port: int = 0) -> int: ...
-def set_callback(callback: _Callback | None) -> None: ...
-def dht_ping(ip: str, port: int) -> None: ...
-def dht_find_node(ip: str, port: int, target: Buffer) -> None: ...
-def dht_announce_peer(ip: str, port: int, topic: Buffer, announced_port: int) -> None: ...
-def dht_get_peers(ip: str, port: int, topic: Buffer) -> None: ...
-def send_packet(ip: str, port: int, type: int, payload: Buffer) -> None: ...
-def set_network_key(key: Buffer | None) -> None: ...
-def storage_cleanup(max_age_ms: int) -> None: ...
-def dump_routing_table() -> None: ...
-def xor_distance(a: Buffer, b: Buffer) -> bytes: ...
-def topic(name: str | Buffer) -> bytes: ...
+def create_swarm(port: int = 0) -> int:
+    """Makes the process's node on `port` (0: the system chooses) and closes the one made before.
+
+    Returns the port. Raises OSError where it cannot be bound; then the one made before stays,
+    unless the port is its own.
+    """
+
+def set_callback(callback: _Callback | None) -> None:
+    """Sets what is called with every packet: `callback(sender_id, msg_type, ip, port, payload)`.
+
+    None removes it. It is the process's: a node that becomes the default one later takes it over
+    when it is made, or else at the next call of one of these functions.
+    """
+
+def dht_ping(ip: str, port: int) -> None:
+    """Sends a PING. The answer comes to the callback."""
+
+def dht_find_node(ip: str, port: int, target: Buffer) -> None:
+    """Sends a FIND_NODE for the 32-byte `target`. The answer comes to the callback."""
+
+def dht_announce_peer(ip: str, port: int, topic: Buffer, announced_port: int) -> None:
+    """Sends an ANNOUNCE_PEER of the 32-byte `topic`; `announced_port` is where the peer listens."""
+
+def dht_get_peers(ip: str, port: int, topic: Buffer) -> None:
+    """Sends a GET_PEERS of the 32-byte `topic`. The answer comes to the callback."""
+
+def send_packet(ip: str, port: int, type: int, payload: Buffer) -> None:
+    """Sends a packet of any type, 0 to 255, with `payload` (at most 1,100 bytes) as its body."""
+
+def set_network_key(key: Buffer | None) -> None:
+    """Sets the network key of the node that `create_swarm` made, and of those that it makes later.
+
+    With a key, 32 bytes that all members share, packets are encrypted with v0.1's ChaCha20, and
+    packets of others are not understood. That hides what they say; it does not stop anyone who
+    can change packets on their way. None switches encryption off. Between a key and none a node
+    forgets its contacts and what it stores. A `Swarm` is not touched: its keys are those that it
+    was made with.
+    """
+
+def storage_cleanup(max_age_ms: int) -> None:
+    """Forgets the stored peers that were announced `max_age_ms` milliseconds ago or earlier."""
+
+def dump_routing_table() -> None:
+    """Prints the routing table."""
+
+def xor_distance(a: Buffer, b: Buffer) -> bytes:
+    r"""The XOR distance of two 32-byte ids, as 32 bytes.
+
+    >>> from kadepy import xor_distance
+    >>> xor_distance(bytes(32), b"\x01" * 32) == b"\x01" * 32
+    True
+    """
+
+def topic(name: str | Buffer) -> bytes:
+    """The 32-byte topic of a name: the SHA-256 of its UTF-8, or of the bytes given.
+
+    >>> from kadepy import topic
+    >>> topic("chess") == topic(b"chess")
+    True
+    >>> len(topic("chess"))
+    32
+    """

@@ -200,8 +200,8 @@ pub fn send_packet(
 /// With a key, 32 bytes that all members share, packets are encrypted with v0.1's ChaCha20, and
 /// packets of others are not understood. That hides what they say; it does not stop anyone who
 /// can change packets on their way. None switches encryption off. Between a key and none a node
-/// forgets its contacts and what it stores. A `Swarm` is not touched: its keys are those that it was
-/// made with.
+/// forgets its contacts and what it stores. A `Swarm` is not touched: its keys are those that it
+/// was made with.
 #[pyfunction]
 pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
     let network = convert::chacha20("key", key)?;

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import operator
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import kadepy
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +37,28 @@ def test_is_content(command: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def documented() -> dict[str, str]:
+    """What the core's stub says of all that is public, by name."""
+    stub = ast.parse((ROOT / "python" / "kadepy" / "_core.pyi").read_text())
+    found = {}
+    for node in stub.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and hasattr(kadepy, node.name):
+            found[node.name] = ast.get_docstring(node) or ""
+    (config,) = (node for node in stub.body if getattr(node, "name", "") == "Config")
+    assert isinstance(config, ast.ClassDef)
+    for field in config.body:
+        if isinstance(field, ast.FunctionDef) and not field.name.startswith("_"):
+            found[f"Config.{field.name}"] = ast.get_docstring(field) or ""
+    return found
+
+
+def test_the_stub_of_the_core_says_what_help_says() -> None:
+    assert len(documented()) > 30
+    for name, text in documented().items():
+        documentee = operator.attrgetter(name)(kadepy)
+        assert inspect.getdoc(documentee) == text, name
 
 
 def test_the_typed_sample_runs() -> None:
