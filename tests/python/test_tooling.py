@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import kadepy
+from kadepy import _core
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,8 +45,10 @@ def documented() -> dict[str, str]:
     stub = ast.parse((ROOT / "python" / "kadepy" / "_core.pyi").read_text())
     found = {}
     for node in stub.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and hasattr(kadepy, node.name):
-            found[node.name] = ast.get_docstring(node) or ""
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            public = getattr(kadepy, node.name, None)
+            if public is getattr(_core, node.name):
+                found[node.name] = ast.get_docstring(node) or ""
     (config,) = (node for node in stub.body if getattr(node, "name", "") == "Config")
     assert isinstance(config, ast.ClassDef)
     for field in config.body:
