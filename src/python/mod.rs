@@ -6,6 +6,7 @@ mod config;
 mod convert;
 mod detach;
 mod handle;
+mod keys;
 mod module;
 mod node;
 mod notices;

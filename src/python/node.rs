@@ -12,7 +12,7 @@ use super::handle::{self, Handle};
 use super::operation::{Goal, PyMembers, PyOperation, PyPeers};
 use super::resolve::{self, Joining};
 use super::state::StateFile;
-use super::{classes, config, convert, v01};
+use super::{classes, config, convert, keys, v01};
 use crate::dht::protocol::Refusal;
 use crate::dht::requests::Question;
 use crate::wire::message::Kind;
@@ -47,7 +47,7 @@ impl PyNode {
         let id = if node_id.is_none() { None } else { Some(own_id(node_id)?) };
         let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
-        let network = convert::network(network_key, cipher)?;
+        let network = keys::network(network_key, cipher)?;
         let state_path = convert::path("state_path", state_path)?;
         let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
         let id = id.or_else(|| state_file.as_ref()?.id());

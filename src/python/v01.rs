@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use super::detach::{detached, in_python};
 use super::handle::{self, Handle};
-use super::{classes, convert};
+use super::{classes, convert, keys};
 use crate::config::Config;
 use crate::dht::requests::Question;
 use crate::wire::seal::Network;
@@ -204,7 +204,7 @@ pub fn send_packet(
 /// was made with.
 #[pyfunction]
 pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
-    let network = convert::chacha20("key", key)?;
+    let network = keys::chacha20("key", key)?;
     let mut current = NETWORK.lock();
     *current = network;
     let made = MADE.lock().clone();
