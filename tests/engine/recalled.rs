@@ -66,6 +66,21 @@ impl Stage {
         self.network.command(self.at, |node, now, _| node.remembered(now, MOST))
     }
 
+    /// So many nodes that know nobody, so that whoever is asked was not named by another.
+    fn loners(&mut self, count: u32) -> Vec<Contact> {
+        let config = Arc::new(Config::default());
+        let endpoints = (300..300 + count).map(public);
+        endpoints.map(|at| Contact { id: self.network.add(at, &config), endpoint: at }).collect()
+    }
+
+    fn ping(&mut self, to: Endpoint) -> Outcome {
+        let op = self
+            .network
+            .command(self.at, |node, now, out| node.ping(now, to, Some(SECOND), out))
+            .expect("there is room");
+        self.network.finish(self.at, op)
+    }
+
     /// How often the node sent something to each.
     fn asked(&self) -> BTreeMap<Endpoint, usize> {
         let mut asked = BTreeMap::new();
@@ -139,9 +154,8 @@ fn named_seeds_are_asked_at_once_beside_any_number_of_dead_contacts() {
 fn named_seeds_are_asked_though_recalled_contacts_have_answered() {
     // Two that know nobody else have come back, and the network is elsewhere.
     let mut stage = Stage::new(30, Config::default());
-    let config = Arc::new(Config::default());
-    let island = Contact { id: stage.network.add(public(90), &config), endpoint: public(90) };
-    stage.recall(vec![island]);
+    let island = stage.loners(1);
+    stage.recall(island);
     stage.network.run(60 * SECOND);
     assert_eq!(stage.contacts(), 1);
     stage.stay_joined(vec![stage.others[0].endpoint]);
@@ -166,12 +180,8 @@ fn named_seeds_may_change_and_the_recalled_contacts_stay() {
 
 #[test]
 fn when_k_have_answered_the_recalled_contacts_left_are_not_asked() {
-    let mut stage = Stage::new(200, Config::default());
-    // No node lists others, so that whoever is asked was recalled.
-    let alone = Arc::new(Config::default());
-    let alive: Vec<Contact> = (300..500)
-        .map(|n| Contact { id: stage.network.add(public(n), &alone), endpoint: public(n) })
-        .collect();
+    let mut stage = Stage::new(1, Config::default());
+    let alive = stage.loners(200);
     stage.recall(alive.clone());
     stage.network.run(60 * SECOND);
     let asked = stage.asked().len();
@@ -182,6 +192,15 @@ fn when_k_have_answered_the_recalled_contacts_left_are_not_asked() {
     let left = alive.iter().filter(|contact| !stage.asked().contains_key(&contact.endpoint));
     assert!(left.clone().all(|contact| remembered.contains(&contact.endpoint)));
     assert_eq!(left.count(), 200 - asked);
+}
+
+#[test]
+fn named_seeds_are_all_asked_however_many_answer() {
+    let mut stage = Stage::new(1, Config::default());
+    let alive = stage.loners(200);
+    stage.stay_joined(alive.iter().map(|contact| contact.endpoint).collect());
+    stage.network.run(60 * SECOND);
+    assert_eq!(stage.asked().len(), 200);
 }
 
 #[test]
@@ -221,58 +240,67 @@ fn a_run_in_which_nobody_answers_loses_nothing() {
 }
 
 #[test]
-fn those_that_answered_last_are_remembered_first_and_silent_ones_for_a_day() {
-    let mut stage = Stage::new(3, Config::default());
-    let [a, b, c] = stage.others[..] else {
-        panic!("three others");
-    };
-    stage.recall(vec![dead(1), c, dead(2)]);
+fn those_that_answered_last_are_remembered_first() {
+    let mut stage = Stage::new(40, Config::default());
+    let all = stage.others.clone();
+    stage.recall(all);
     stage.network.run(60 * SECOND);
-    let ping = |stage: &mut Stage, to: Contact| {
-        let op = stage.network.command(stage.at, |node, now, out| {
-            node.ping(now, to.endpoint, Some(SECOND), out).expect("there is room")
-        });
-        stage.network.finish(stage.at, op)
-    };
-    for contact in [b, c, a] {
-        assert!(matches!(ping(&mut stage, contact), Outcome::Pong(_)));
+    // In several buckets, and out of their order.
+    let mut listed: Vec<Contact> =
+        stage.network.nodes[&stage.at].table().entries().map(|entry| entry.contact).collect();
+    listed.sort_by_key(|contact| contact.id.0[31]);
+    assert!(listed.len() > 20, "{} contacts", listed.len());
+    for contact in &listed {
+        assert!(matches!(stage.ping(contact.endpoint), Outcome::Pong(_)));
     }
-    let remembered = stage.remembered();
-    assert_eq!(remembered[..3], [a, c, b]);
-    assert_eq!(
-        BTreeSet::from_iter(endpoints(&remembered[3..])),
-        BTreeSet::from_iter(endpoints(&[dead(1), dead(2)]))
-    );
-    stage.network.run(25 * 3_600 * SECOND);
-    assert_eq!(stage.remembered().len(), 3);
+    listed.reverse();
+    assert_eq!(stage.remembered()[..listed.len()], listed);
 }
 
 #[test]
-fn one_that_left_a_question_open_is_remembered_behind_the_others() {
-    let mut stage = Stage::new(5, Config::default());
-    let all: Vec<Contact> = stage.others.clone();
-    stage.recall(all.clone());
+fn silent_ones_are_remembered_behind_all_others_for_a_day() {
+    let mut stage = Stage::new(1, Config::default());
+    let alive = stage.others[0];
+    stage.recall(vec![dead(1), alive, dead(2)]);
     stage.network.run(60 * SECOND);
-    let [late, ..] = stage.remembered()[..] else {
-        panic!("nobody is remembered");
-    };
+    assert_eq!(stage.remembered(), [alive, dead(1), dead(2)]);
+    stage.network.run(25 * 3_600 * SECOND);
+    assert_eq!(stage.remembered(), [alive]);
+}
+
+#[test]
+fn one_that_left_a_question_open_is_remembered_behind_those_that_did_not() {
+    let mut stage = Stage::new(3, Config::default());
+    let all = stage.others.clone();
+    stage.recall(all);
+    stage.network.run(60 * SECOND);
+    let late = *stage.remembered().last().expect("three are remembered");
+    assert!(matches!(stage.ping(late.endpoint), Outcome::Pong(_)));
+    assert_eq!(stage.remembered()[0], late);
+    stage.network.run(70 * SECOND);
     stage.network.dead = vec![late.endpoint];
-    let op = stage.find_node(10 * SECOND);
-    stage.network.finish(stage.at, op);
-    stage.network.run(10 * SECOND);
-    let remembered = stage.remembered();
-    assert_eq!((remembered.len(), remembered[4]), (5, late));
+    // It seems to have moved, so it is asked; then something arrives, so that silence is a proof.
+    for sender in [late.id, dead(1).id] {
+        let ping = [&[0], &sender.0[..]].concat();
+        stage.network.inject(public(999), stage.at, &ping);
+        stage.network.run(3 * SECOND / 2);
+    }
+    stage.network.run(5 * SECOND);
+    assert!(stage.network.nodes[&stage.at].table().get(&late.id).is_some());
+    assert_eq!(stage.remembered()[2], late);
 }
 
 #[test]
 fn no_more_are_remembered_than_wanted_and_none_twice() {
     let mut stage = Stage::new(30, Config::default());
-    let all: Vec<Contact> = stage.others.clone();
-    stage.recall(all.iter().chain(&all).copied().chain((0..10).map(dead)).collect());
-    stage.network.run(60 * SECOND);
+    let all = stage.others.clone();
+    stage.recall(all.iter().copied().chain((0..10).map(dead)).collect());
+    // In the middle of the join, some are listed and still to be sorted out.
+    stage.network.run(SECOND / 2);
+    assert!(stage.contacts() > 10, "{} contacts", stage.contacts());
     let remembered = stage.remembered();
-    assert_eq!(BTreeSet::from_iter(endpoints(&remembered)).len(), remembered.len());
-    assert_eq!(remembered.len(), 40);
+    let distinct: BTreeSet<Endpoint> = remembered.iter().map(|contact| contact.endpoint).collect();
+    assert_eq!((remembered.len(), distinct.len()), (40, 40));
     let few = stage.network.command(stage.at, |node, now, _| node.remembered(now, 7));
     assert_eq!(few, remembered[..7]);
 }
@@ -296,8 +324,4 @@ fn who_enters_a_private_network_forgets_the_contacts_of_the_public_one() {
     let key = NetworkKey::new(&[7; 32]).expect("32 bytes");
     stage.network.enter(stage.at, &seal::Network::Sealed { key, older: vec![] });
     assert_eq!(stage.remembered(), []);
-}
-
-fn endpoints(contacts: &[Contact]) -> Vec<Endpoint> {
-    contacts.iter().map(|contact| contact.endpoint).collect()
 }
