@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -33,7 +33,7 @@ pub struct Handle {
     /// Who is told when there is something of an operation.
     listeners: Mutex<BTreeMap<OpId, Py<PyAny>>>,
     callback_errors: AtomicU64,
-    has_dispatcher: AtomicBool,
+    dispatcher: PyOnceLock<()>,
 }
 
 /// Every node of this process that may still be open, in the order of their making.
@@ -80,7 +80,7 @@ impl Handle {
             callback: Mutex::new(None),
             listeners: Mutex::default(),
             callback_errors: AtomicU64::new(0),
-            has_dispatcher: AtomicBool::new(false),
+            dispatcher: PyOnceLock::new(),
         });
         let mut nodes = NODES.lock();
         if detach::is_exiting() {
@@ -121,20 +121,15 @@ impl Handle {
 
     /// Starts the thread that runs what must run in Python, unless it runs.
     pub fn ensure_dispatcher(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        if self.has_dispatcher.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        self.node.open_notices(self.config.callback_queue);
-        let name = format!("kadepy-callbacks-{}", self.node.address().port());
-        let started = in_python(|| {
+        let start = || {
+            self.node.open_notices(self.config.callback_queue);
+            let name = format!("kadepy-callbacks-{}", self.node.address().port());
             let runtime = py.import("kadepy._runtime")?;
             let notices = PyNotices::new(self, runtime.getattr("log")?.unbind());
-            runtime.getattr("start_dispatcher")?.call1((Py::new(py, notices)?, name))
-        });
-        if started.is_err() {
-            self.has_dispatcher.store(false, Ordering::Release);
-        }
-        started.map(drop)
+            runtime.getattr("start_dispatcher")?.call1((Py::new(py, notices)?, name)).map(drop)
+        };
+        // Whoever comes meanwhile waits, for what it has told before the queue is open is lost.
+        in_python(|| self.dispatcher.get_or_try_init(py, start).map(drop))
     }
 
     /// The callback, unless there is none or the node is closed.
