@@ -55,7 +55,7 @@ impl PyNode {
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&handle.node, &targets))?;
         }
-        v01::adopt(py, &handle)?;
+        v01::settle(py)?;
         Ok(Self { handle })
     }
 
