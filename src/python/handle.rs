@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -27,25 +27,22 @@ pub struct Handle {
     /// Whether it was made with a network key; that of a `Swarm` never changes.
     pub is_private: bool,
     /// Whether v0.1's functions may act on it.
-    is_default: bool,
+    pub is_default: bool,
     config: Config,
     callback: Mutex<Option<Py<PyAny>>>,
     /// Who is told when there is something of an operation.
     listeners: Mutex<BTreeMap<OpId, Py<PyAny>>>,
     callback_errors: AtomicU64,
-    has_dispatcher: AtomicBool,
+    dispatcher: PyOnceLock<()>,
 }
 
 /// Every node of this process that may still be open, in the order of their making.
 static NODES: Mutex<Vec<Weak<Handle>>> = Mutex::new(Vec::new());
 
-/// The first node that is still open and that v0.1's functions may act on.
-pub fn first_open() -> Option<Arc<Handle>> {
-    let nodes = NODES.lock();
-    nodes
-        .iter()
-        .filter_map(Weak::upgrade)
-        .find(|handle| handle.is_default && !handle.node.is_closed())
+/// Every node of this process that Python still holds, in the order of their making. What is dropped
+/// may be the last of a node, and with it a callback, whose finalizer runs any code: not under a lock.
+pub fn all() -> Vec<Arc<Handle>> {
+    NODES.lock().iter().filter_map(Weak::upgrade).collect()
 }
 
 /// Has the interpreter's exit and forks looked after.
@@ -80,7 +77,7 @@ impl Handle {
             callback: Mutex::new(None),
             listeners: Mutex::default(),
             callback_errors: AtomicU64::new(0),
-            has_dispatcher: AtomicBool::new(false),
+            dispatcher: PyOnceLock::new(),
         });
         let mut nodes = NODES.lock();
         if detach::is_exiting() {
@@ -100,41 +97,39 @@ impl Handle {
         self.node.check_open()?;
         let py = callback.py();
         let callback = checked_callback("callback", callback)?;
-        let is_set = callback.is_some();
-        if is_set {
+        if callback.is_some() {
             self.ensure_dispatcher(py)?;
         }
+        Ok(self.replace_callback(callback).map(drop)?)
+    }
+
+    /// Puts a checked callback in the place of the former one, and gives that back: dropping it may
+    /// run any code, while this runs no Python. A callback needs the dispatcher.
+    pub fn replace_callback(
+        &self,
+        callback: Option<Py<PyAny>>,
+    ) -> Result<Option<Py<PyAny>>, CommandError> {
         let mut slot = self.callback.lock();
-        let former = std::mem::replace(&mut *slot, callback);
-        // Under the same lock, so that no other thread's call comes between.
-        let observed = self.node.observe(is_set);
-        drop(slot);
-        observed?;
-        if !is_set {
+        // All of it under the same lock, so that no other thread's call comes between.
+        self.node.observe(callback.is_some())?;
+        if callback.is_none() {
             // They are not for the one that may be set next.
             self.node.forget_packets();
         }
-        // Its finalizer may run any code, so not under the lock.
-        drop(former);
-        Ok(())
+        Ok(std::mem::replace(&mut *slot, callback))
     }
 
     /// Starts the thread that runs what must run in Python, unless it runs.
     pub fn ensure_dispatcher(self: &Arc<Self>, py: Python<'_>) -> PyResult<()> {
-        if self.has_dispatcher.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        self.node.open_notices(self.config.callback_queue);
-        let name = format!("kadepy-callbacks-{}", self.node.address().port());
-        let started = in_python(|| {
+        let start = || {
+            self.node.open_notices(self.config.callback_queue);
+            let name = format!("kadepy-callbacks-{}", self.node.address().port());
             let runtime = py.import("kadepy._runtime")?;
             let notices = PyNotices::new(self, runtime.getattr("log")?.unbind());
-            runtime.getattr("start_dispatcher")?.call1((Py::new(py, notices)?, name))
-        });
-        if started.is_err() {
-            self.has_dispatcher.store(false, Ordering::Release);
-        }
-        started.map(drop)
+            runtime.getattr("start_dispatcher")?.call1((Py::new(py, notices)?, name)).map(drop)
+        };
+        // Whoever comes meanwhile waits, for what it has told before the queue is open is lost.
+        in_python(|| self.dispatcher.get_or_try_init(py, start).map(drop))
     }
 
     /// The callback, unless there is none or the node is closed.
@@ -255,7 +250,7 @@ pub fn checked_callback(name: &str, callback: &Bound<'_, PyAny>) -> PyResult<Opt
 #[pyfunction]
 pub fn _close_all(py: Python<'_>, daemons: Vec<u64>) {
     detach::begin_exit(daemons);
-    let nodes: Vec<Arc<Handle>> = NODES.lock().iter().filter_map(Weak::upgrade).collect();
+    let nodes = all();
     py.detach(|| {
         Node::close_all(nodes.iter().map(|handle| &*handle.node));
         detach::wait_for_all();

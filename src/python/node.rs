@@ -64,7 +64,7 @@ impl PyNode {
         if let Some(contacts) = recalled {
             detached(py, || handle.node.recall(contacts))?;
         }
-        v01::adopt(py, &handle)?;
+        v01::settle(py)?;
         Ok(Self { handle })
     }
 

@@ -16,26 +16,48 @@ use crate::config::Config;
 use crate::dht::requests::Question;
 use crate::wire::seal::Network;
 
-/// The node that `create_swarm` made.
-static MADE: Mutex<Option<Arc<Handle>>> = Mutex::new(None);
-/// The network of the nodes that `create_swarm` makes, as `set_network_key` says. Taken before `MADE`.
+/// What v0.1's functions act on.
+struct Process {
+    /// The node that `create_swarm` made.
+    made: Option<Arc<Handle>>,
+    /// The callback, which the default node gets, whichever that is.
+    callback: Option<Py<PyAny>>,
+    /// The node that has it.
+    holder: Weak<Handle>,
+}
+
+/// Under its lock no Python runs, so neither a callback nor a node, which holds one, is dropped there.
+static PROCESS: Mutex<Process> =
+    Mutex::new(Process { made: None, callback: None, holder: Weak::new() });
+/// The network of the nodes that `create_swarm` makes, as `set_network_key` says. Taken before
+/// `PROCESS`.
 static NETWORK: Mutex<Network> = Mutex::new(Network::Public);
-/// The process's callback, which the default node gets, whichever that is.
-static CALLBACK: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
-/// The node that has it.
-static HOLDER: Mutex<Weak<Handle>> = Mutex::new(Weak::new());
+
+impl Process {
+    /// The one made last, else the first of `nodes`, as far as they are open.
+    fn default<'a>(&'a self, nodes: &'a [Arc<Handle>]) -> Option<&'a Arc<Handle>> {
+        let others = nodes.iter().filter(|handle| handle.is_default);
+        self.made.iter().chain(others).find(|handle| !handle.node.is_closed())
+    }
+
+    /// The default node, where it is to get the callback.
+    fn without_callback<'a>(&'a self, nodes: &'a [Arc<Handle>]) -> Option<&'a Arc<Handle>> {
+        self.callback.as_ref()?;
+        self.default(nodes).filter(|handle| self.holder.as_ptr() != Arc::as_ptr(handle))
+    }
+}
 
 fn default_node() -> Option<Arc<Handle>> {
-    let made = MADE.lock().clone();
-    made.filter(|handle| !handle.node.is_closed()).or_else(handle::first_open)
+    let nodes = handle::all();
+    PROCESS.lock().default(&nodes).cloned()
 }
 
 fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
+    settle(py)?;
     if let Some(handle) = default_node() {
-        adopt(py, &handle)?;
         return Ok(handle);
     }
-    let made = MADE.lock().clone();
+    let made = PROCESS.lock().made.clone();
     if let Some(made) = made {
         made.node.check_open()?;
     }
@@ -47,7 +69,7 @@ fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
 fn sender(py: Python<'_>) -> PyResult<Arc<Handle>> {
     let handle = node_in_use(py)?;
     let wants_key = !matches!(*NETWORK.lock(), Network::Public);
-    let is_made = MADE.lock().as_ref().is_some_and(|made| Arc::ptr_eq(made, &handle));
+    let is_made = PROCESS.lock().made.as_ref().is_some_and(|made| Arc::ptr_eq(made, &handle));
     if wants_key && !is_made && !handle.is_private {
         return Err(PyRuntimeError::new_err(
             "set_network_key was given a key, but the default node is a Swarm without one: call create_swarm(), or make the Swarm with network_key and cipher=\"chacha20\"",
@@ -56,22 +78,36 @@ fn sender(py: Python<'_>) -> PyResult<Arc<Handle>> {
     Ok(handle)
 }
 
-/// Gives the process's callback to `handle`, if that is the default node, and takes it from the node
-/// that had it before.
-pub fn adopt(py: Python<'_>, handle: &Arc<Handle>) -> PyResult<()> {
-    let callback = CALLBACK.lock().as_ref().map(|callback| callback.clone_ref(py));
-    let Some(callback) = callback else {
-        return Ok(());
+/// Sees to it that the default node has the process's callback, and no other.
+pub fn settle(py: Python<'_>) -> PyResult<()> {
+    loop {
+        let nodes = handle::all();
+        let next = PROCESS.lock().without_callback(&nodes).cloned();
+        let Some(next) = next else {
+            return Ok(());
+        };
+        // It runs Python, while others may change all this.
+        next.ensure_dispatcher(py)?;
+        hand_over(py, &next);
+    }
+}
+
+/// Gives the callback to `next`, if that is the default node still, and takes it from its holder.
+fn hand_over(py: Python<'_>, next: &Arc<Handle>) {
+    let nodes = handle::all();
+    let mut process = PROCESS.lock();
+    if !process.without_callback(&nodes).is_some_and(|handle| Arc::ptr_eq(handle, next)) {
+        return;
+    }
+    let callback = process.callback.as_ref().map(|callback| callback.clone_ref(py));
+    // It fails where the node is closed, and so not the default one.
+    let Ok(own) = next.replace_callback(callback) else {
+        return;
     };
-    let is_default = default_node().is_some_and(|default| Arc::ptr_eq(&default, handle));
-    if !is_default || HOLDER.lock().ptr_eq(&Arc::downgrade(handle)) {
-        return Ok(());
-    }
-    let former = std::mem::replace(&mut *HOLDER.lock(), Arc::downgrade(handle)).upgrade();
-    if let Some(former) = former.filter(|former| !former.node.is_closed()) {
-        former.set_callback(py.None().bind(py))?;
-    }
-    handle.set_callback(callback.bind(py))
+    let former = std::mem::replace(&mut process.holder, Arc::downgrade(next)).upgrade();
+    let taken = former.as_ref().map(|former| former.replace_callback(None));
+    drop(process);
+    drop((own, taken, former));
 }
 
 /// Makes the process's node on `port` (0: the system chooses) and closes the one made before.
@@ -82,7 +118,7 @@ pub fn adopt(py: Python<'_>, handle: &Arc<Handle>) -> PyResult<()> {
 #[pyo3(signature = (port = None), text_signature = "(port=0)")]
 pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult<u16> {
     let port = port.map_or(Ok(0), |port| convert::bind_port("port", port))?;
-    let former = MADE.lock().clone();
+    let former = PROCESS.lock().made.clone();
     if let Some(former) = former.filter(|former| former.node.address().port() == port) {
         detached(py, || former.node.close());
     }
@@ -93,12 +129,12 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
     // The key may have been changed while the node was made. One that the exit has closed has no use
     // for it.
     let _ = handle.node.enter(&network);
-    let former = MADE.lock().replace(Arc::clone(&handle));
+    let former = PROCESS.lock().made.replace(Arc::clone(&handle));
     drop(network);
     if let Some(former) = former {
         detached(py, || former.node.close());
     }
-    adopt(py, &handle)?;
+    settle(py)?;
     Ok(handle.node.address().port())
 }
 
@@ -108,19 +144,19 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
 /// when it is made, or else at the next call of one of these functions.
 #[pyfunction]
 pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = callback.py();
     let checked = handle::checked_callback("callback", callback)?;
-    let former = std::mem::replace(&mut *CALLBACK.lock(), checked);
-    drop(former);
-    let holder = std::mem::take(&mut *HOLDER.lock()).upgrade();
-    if let Some(holder) = holder.filter(|holder| !holder.node.is_closed()) {
-        holder.set_callback(py.None().bind(py))?;
-    }
-    match default_node() {
-        Some(default) if callback.is_none() => default.set_callback(callback),
-        Some(default) => adopt(py, &default),
-        None => Ok(()),
-    }
+    let is_removed = checked.is_none();
+    let nodes = handle::all();
+    let mut process = PROCESS.lock();
+    let former = std::mem::replace(&mut process.callback, checked);
+    let holder = std::mem::take(&mut process.holder).upgrade();
+    // The default node's own goes too.
+    let default = process.default(&nodes).filter(|_| is_removed).cloned();
+    let taken: Vec<_> =
+        holder.iter().chain(&default).map(|handle| handle.replace_callback(None)).collect();
+    drop(process);
+    drop((former, taken, holder, default));
+    settle(callback.py())
 }
 
 /// Sends a PING. The answer comes to the callback.
@@ -207,7 +243,7 @@ pub fn set_network_key(key: &Bound<'_, PyAny>) -> PyResult<()> {
     let network = keys::chacha20("key", key)?;
     let mut current = NETWORK.lock();
     *current = network;
-    let made = MADE.lock().clone();
+    let made = PROCESS.lock().made.clone();
     // A closed node has no use for it.
     let _ = made.map(|made| made.node.enter(&current));
     Ok(())
