@@ -1,30 +1,32 @@
-//! A running node: it owns the engine, the socket and the thread, and lets any thread use them. Its
-//! state file is kept by `saver`.
+//! A running node: it owns the engine, the socket and the thread, and lets any thread use them. How
+//! results and packets reach who wants them is the affair of `pending` and `notices`; its state file is
+//! kept by `saver`.
 
+mod notices;
+mod pending;
 mod saver;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError, after, bounded, never,
-    select, unbounded,
-};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, never, select};
 use log::Level;
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
+pub use self::notices::Notice;
+use self::notices::{Notices, Urgent};
+use self::pending::Waiter;
+pub use self::pending::{Pending, Reply};
 use self::saver::StateFile;
 pub use self::saver::{SAVE_INTERVAL, SaveError};
 use crate::config::Config;
-use crate::dht::protocol::{
-    Busy, Engine, Event, Membership, Outbox, Outcome, Refusal, Stats, TooLong,
-};
+use crate::dht::protocol::{Busy, Engine, Event, Outbox, Refusal, Stats, TooLong};
 use crate::dht::requests::{OpId, Question};
 use crate::dht::routing::Entry;
 use crate::id::NodeId;
@@ -84,71 +86,6 @@ struct State {
     wakes_at: Option<Time>,
 }
 
-/// Where the replies of an operation go.
-#[derive(Clone)]
-struct Waiter {
-    replies: Sender<Reply>,
-    signal: Arc<Signal>,
-}
-
-/// Whether the notices tell of an operation's replies.
-struct Signal {
-    op: OpId,
-    is_wanted: AtomicBool,
-    /// So that it stands in the queue once at most.
-    is_queued: AtomicBool,
-}
-
-/// What comes back from an operation: any number of `Peers` or `Members`, then one `Done`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// Peers that were not found before.
-    Peers(Vec<Endpoint>),
-    /// A membership has new peers: [`Pending::members`] gives them. None is told while one waits.
-    Members,
-    /// The end.
-    Done(Outcome),
-}
-
-/// Something to be told by whoever dispatches to the application.
-#[derive(Debug)]
-pub enum Notice {
-    /// A packet came in.
-    Packet {
-        /// Its source.
-        from: Endpoint,
-        /// Its bytes, opened, of which it is known that they decode.
-        packet: Box<[u8]>,
-    },
-    /// There is something for [`Pending::try_next`] of this operation, see [`Pending::listen`].
-    Ready(OpId),
-    /// Something worth a line in a log.
-    Log {
-        /// How grave it is.
-        level: Level,
-        /// The line.
-        text: String,
-    },
-    /// The node is closed: the last one.
-    Closed,
-}
-
-/// What waits for the dispatcher.
-struct Notices {
-    /// Packets and lines: bounded, the oldest goes first.
-    sender: Sender<Notice>,
-    receiver: Receiver<Notice>,
-    dropped: AtomicU64,
-    /// What must not be lost; no longer than there are operations.
-    urgent_sender: Sender<Urgent>,
-    urgent: Receiver<Urgent>,
-}
-
-enum Urgent {
-    Ready(Arc<Signal>),
-    Closed,
-}
-
 /// Why a command was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CommandError {
@@ -170,13 +107,6 @@ pub enum CommandError {
     /// The system's generator fails, without which nothing can be sealed.
     #[error("the system gives no random bytes")]
     NoRandomness,
-}
-
-/// An operation under way. Dropping it ends the operation.
-pub struct Pending {
-    replies: Receiver<Reply>,
-    signal: Arc<Signal>,
-    shared: Arc<Shared>,
 }
 
 impl Node {
@@ -453,109 +383,6 @@ impl Node {
         Ok(stats)
     }
 
-    /// Whether every packet that decodes becomes a notice.
-    ///
-    /// # Errors
-    ///
-    /// See [`Node::ping`].
-    pub fn observe(&self, every_packet: bool) -> Result<(), CommandError> {
-        self.check_open()?;
-        self.shared.state.lock().engine.observe(every_packet);
-        Ok(())
-    }
-
-    /// Opens the queue of notices, for at most `cap` of them.
-    pub fn open_notices(&self, cap: usize) {
-        self.shared.notices.get_or_init(|| {
-            let (sender, receiver) = bounded(cap);
-            let (urgent_sender, urgent) = unbounded();
-            Notices { sender, receiver, dropped: AtomicU64::new(0), urgent_sender, urgent }
-        });
-        // A node that ended before has told nobody.
-        if self.wait_closed(Duration::ZERO) {
-            self.shared.hurry(Urgent::Closed);
-        }
-    }
-
-    /// Lets what is worth a log line become a notice.
-    pub fn report(&self) {
-        self.shared.wants_log.store(true, Ordering::Relaxed);
-    }
-
-    /// The next notice, if one waits. In a closed node no packet does.
-    pub fn try_notice(&self) -> Option<Notice> {
-        let notices = self.shared.notices.get()?;
-        let is_closed = match self.check_open() {
-            // What the parent's thread would say, nobody says here.
-            Err(CommandError::Forked) => return Some(Notice::Closed),
-            open => open.is_err(),
-        };
-        let mut others = notices.receiver.try_iter();
-        let mut other = || others.find(|it| !is_closed || !matches!(it, Notice::Packet { .. }));
-        match notices.urgent.try_recv() {
-            Ok(Urgent::Ready(signal)) => {
-                // Before the replies are taken, so that none that comes now is missed.
-                signal.is_queued.store(false, Ordering::SeqCst);
-                Some(Notice::Ready(signal.op))
-            }
-            Ok(Urgent::Closed) => {
-                let left = other();
-                if left.is_some() {
-                    self.shared.hurry(Urgent::Closed);
-                }
-                left.or(Some(Notice::Closed))
-            }
-            Err(_) => other(),
-        }
-    }
-
-    /// Waits for the next notice; [`Notice::Closed`] is the last.
-    pub fn wait_notice(&self) -> Notice {
-        let Some(notices) = self.shared.notices.get() else {
-            return Notice::Closed;
-        };
-        loop {
-            if let Some(notice) = self.try_notice() {
-                return notice;
-            }
-            let mut select = Select::new();
-            select.recv(&notices.receiver);
-            select.recv(&notices.urgent);
-            select.ready();
-        }
-    }
-
-    /// Tells a line that is worth being logged.
-    pub fn log(&self, level: Level, text: String) {
-        self.shared.log(level, text);
-    }
-
-    /// Forgets the packets that wait.
-    pub fn forget_packets(&self) {
-        let Some(notices) = self.shared.notices.get() else {
-            return;
-        };
-        let kept: Vec<Notice> = notices
-            .receiver
-            .try_iter()
-            .filter(|notice| !matches!(notice, Notice::Packet { .. }))
-            .collect();
-        kept.into_iter().for_each(|notice| self.shared.notify(notice));
-    }
-
-    /// Counts a packet that was taken as a notice and dropped later because too many waited.
-    pub fn count_dropped(&self) {
-        if let Some(notices) = self.shared.notices.get() {
-            notices.dropped.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Notices that wait, and those that were dropped because too many did.
-    pub fn notices_waiting(&self) -> (usize, u64) {
-        let notices = self.shared.notices.get();
-        notices.map_or((0, 0), |n| (n.receiver.len(), n.dropped.load(Ordering::Relaxed)))
-    }
-
     /// Ends the threads, frees the port, releases every caller that waits and saves the state,
     /// within two seconds.
     ///
@@ -603,25 +430,6 @@ impl Node {
     pub fn descriptor(&self) -> Option<i32> {
         self.shared.link.descriptor()
     }
-
-    fn operation(
-        &self,
-        start: impl FnOnce(&mut Engine, Time, &mut Outbox) -> Result<OpId, Busy>,
-    ) -> Result<Pending, CommandError> {
-        let (sender, replies) = unbounded();
-        let signal = self.shared.command(|state, now, out| {
-            let op = start(&mut state.engine, now, out)?;
-            let signal = Arc::new(Signal {
-                op,
-                is_wanted: AtomicBool::new(false),
-                is_queued: AtomicBool::new(false),
-            });
-            let waiter = Waiter { replies: sender, signal: Arc::clone(&signal) };
-            state.waiters.insert(op, waiter);
-            Ok::<_, Busy>(signal)
-        })??;
-        Ok(Pending { replies, signal, shared: Arc::clone(&self.shared) })
-    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long a caller waits is the clock's business")]
@@ -632,88 +440,6 @@ fn close_deadline() -> Instant {
 impl Drop for Node {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl Pending {
-    /// The operation's number, which [`Notice::Ready`] carries.
-    pub fn op(&self) -> OpId {
-        self.signal.op
-    }
-
-    /// From now on [`Notice::Ready`] tells when there is something for [`Pending::try_next`]. Gives
-    /// whether there is already, of which it does not tell.
-    #[must_use]
-    pub fn listen(&self) -> bool {
-        self.signal.is_wanted.store(true, Ordering::SeqCst);
-        !self.replies.is_empty() || self.shared.check_open().is_err()
-    }
-
-    /// Has the notices tell once more, where [`Pending::listen`] was called.
-    pub fn remind(&self) {
-        self.shared.announce_ready(Arc::clone(&self.signal));
-    }
-
-    /// The next reply, if it is there.
-    ///
-    /// # Errors
-    ///
-    /// See [`Pending::wait`].
-    pub fn try_next(&self) -> Result<Option<Reply>, CommandError> {
-        match self.replies.try_recv() {
-            Ok(reply) => Ok(Some(reply)),
-            Err(TryRecvError::Empty) => self.shared.check_open().map(|()| None),
-            Err(TryRecvError::Disconnected) => {
-                self.shared.check_open().and(Err(CommandError::Ended))
-            }
-        }
-    }
-
-    /// Waits for the next reply, at most for `patience`; `None` where none came in that time.
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::Closed`] or [`CommandError::Forked`], and [`CommandError::Ended`] after the
-    /// last reply.
-    pub fn wait(&self, patience: Duration) -> Result<Option<Reply>, CommandError> {
-        match self.replies.recv_timeout(patience) {
-            Ok(reply) => Ok(Some(reply)),
-            Err(RecvTimeoutError::Timeout) => self.shared.check_open().map(|()| None),
-            Err(RecvTimeoutError::Disconnected) => {
-                self.shared.check_open().and(Err(CommandError::Ended))
-            }
-        }
-    }
-}
-
-/// What is to be known of a membership; of none, nothing is. Also in a closed node.
-impl Pending {
-    /// See [`Engine::members`].
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::Forked`].
-    pub fn members(&self, after: u64) -> Result<Vec<(u64, Endpoint)>, CommandError> {
-        Ok(self.shared.to_read()?.engine.members(self.op(), after))
-    }
-
-    /// See [`Engine::membership`].
-    ///
-    /// # Errors
-    ///
-    /// [`CommandError::Forked`].
-    pub fn membership(&self) -> Result<Option<Membership>, CommandError> {
-        Ok(self.shared.to_read()?.engine.membership(self.op()))
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let _ = self.shared.command(|state, _, _| {
-            if state.waiters.remove(&self.signal.op).is_some() {
-                state.engine.cancel(self.signal.op);
-            }
-        });
     }
 }
 
@@ -792,40 +518,6 @@ impl Shared {
             // Where a token waits already, nobody has looked since.
             let _ = self.tells_alone.try_send(());
         }
-    }
-
-    fn announce_ready(&self, signal: Arc<Signal>) {
-        if signal.is_wanted.load(Ordering::SeqCst) && !signal.is_queued.swap(true, Ordering::SeqCst)
-        {
-            self.hurry(Urgent::Ready(signal));
-        }
-    }
-
-    fn hurry(&self, urgent: Urgent) {
-        if let Some(notices) = self.notices.get() {
-            // It cannot fail: both ends are in there.
-            let _ = notices.urgent_sender.send(urgent);
-        }
-    }
-
-    fn notify(&self, notice: Notice) {
-        let Some(notices) = self.notices.get() else {
-            return;
-        };
-        if matches!(notice, Notice::Log { .. }) && !self.wants_log.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut notice = notice;
-        while let Err(TrySendError::Full(refused)) = notices.sender.try_send(notice) {
-            if notices.receiver.try_recv().is_ok() {
-                notices.dropped.fetch_add(1, Ordering::Relaxed);
-            }
-            notice = refused;
-        }
-    }
-
-    fn log(&self, level: Level, text: String) {
-        self.notify(Notice::Log { level, text });
     }
 }
 
