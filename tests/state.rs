@@ -25,7 +25,7 @@ impl Directory {
         let serial = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("kadepy-state-{}-{serial}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
+        fs::create_dir(&path).expect("a name of its own");
         Self(path)
     }
 
@@ -34,9 +34,10 @@ impl Directory {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
+        let entries = fs::read_dir(&self.0).expect("the test's own directory");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.map(|name| name.into_string().expect("a name in ASCII")).collect();
         names.sort();
         names
     }
@@ -50,7 +51,7 @@ impl Drop for Directory {
 
 fn hex(spaced: &str) -> Vec<u8> {
     let digits: Vec<char> = spaced.chars().filter(|c| !c.is_whitespace()).collect();
-    let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).unwrap();
+    let byte = |pair: &[char]| u8::from_str_radix(&String::from_iter(pair), 16).expect("hex");
     digits.chunks(2).map(byte).collect()
 }
 
@@ -59,7 +60,7 @@ fn with_checksum(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn contact(n: u8, address: &str) -> Contact {
-    let address: std::net::SocketAddr = address.parse().unwrap();
+    let address: std::net::SocketAddr = address.parse().expect("an address");
     Contact { id: NodeId([n; 32]), endpoint: address.into() }
 }
 
@@ -315,7 +316,8 @@ fn node(id: Option<NodeId>) -> Node {
 }
 
 fn join(node: &Node, seed: &Node) {
-    let pending = node.join(vec![seed.address().into()], false, Some(PATIENCE)).unwrap();
+    let pending =
+        node.join(vec![seed.address().into()], false, Some(PATIENCE)).expect("there is room");
     let Ok(Some(Reply::Done(Outcome::Joined { contacts, .. }))) = pending.wait(PATIENCE) else {
         panic!("no join");
     };
@@ -323,7 +325,7 @@ fn join(node: &Node, seed: &Node) {
 }
 
 fn loaded(path: &Path) -> Memory {
-    state::load(path).unwrap().expect("a file").expect("a state file")
+    state::load(path).expect("it can be read").expect("a file").expect("a state file")
 }
 
 fn wait_until(what: impl Fn() -> bool) {
