@@ -53,7 +53,8 @@ class BaseMembership:
 
     def __init__(self, members: _core.Members, kept: set[BaseMembership]) -> None:
         self._members = members
-        self._left_with: list[Peer] = []
+        # The peers and the nodes that stored it, as they were when it was left.
+        self._last: tuple[list[Peer], int | None] = ([], None)
         # It lasts until it is left, whether anybody holds it or not.
         self._kept = kept
         kept.add(self)
@@ -75,27 +76,28 @@ class BaseMembership:
         A peer that no lookup found for as long as a record lives (30 minutes) is no longer among
         them. After the end these are the ones known then.
         """
-        if self in self._kept:
-            return self._members.after(0)[0]
-        return self._left_with.copy()
+        # Before the question, for another thread may leave it meanwhile.
+        peers = self._members.after(0)[0]
+        return peers if self in self._kept else self._last[0].copy()
 
     @property
     def stored(self) -> int | None:
         """How many nodes stored the last announce; None before the first is over.
 
-        After 0 nobody can find this peer; the announce is soon tried again.
+        After 0 nobody can find this peer; the announce is soon tried again. After the end it is
+        what was known then.
         """
-        return self._members.confirmed
+        stored = self._members.confirmed
+        return stored if self in self._kept else self._last[1]
 
     def leave(self) -> None:
         """Ends it: nothing is announced or looked up any more. Any thread may call it, again too.
 
         What other nodes store expires there within 30 minutes.
         """
-        if self in self._kept:
-            self._left_with = self.peers
-            self._kept.discard(self)
-            self._members.close()
+        self._last = (self.peers, self.stored)
+        self._kept.discard(self)
+        self._members.close()
 
     def __repr__(self) -> str:
         port = "" if self.port is None else f" on port {self.port}"

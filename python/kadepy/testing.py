@@ -36,8 +36,10 @@ def local_network(nodes: int = 5, **options: Any) -> Iterator[list[Swarm]]:
     4
     [Peer(ip='127.0.0.1', port=4000)]
     """
-    if not isinstance(nodes, int) or nodes < 1:
-        raise ValueError(f"nodes must be an int of 1 or more, got {nodes!r}")
+    if isinstance(nodes, bool) or not isinstance(nodes, int):
+        raise TypeError(f"nodes must be an int, got {nodes!r}")
+    if nodes < 1:
+        raise ValueError(f"nodes must be 1 or more, got {nodes}")
     with ExitStack() as stack:
         swarms = [
             stack.enter_context(Swarm(**{"host": "127.0.0.1", **options})) for _ in range(nodes)
