@@ -10,12 +10,13 @@ import asyncio
 import threading
 import weakref
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from kadepy import _core
 from kadepy._base import BaseMembership, BaseSwarm, contacts
-from kadepy._types import Packet
+from kadepy._types import ClosedError, Packet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -37,7 +38,8 @@ class AsyncSwarm(BaseSwarm):
 
     Arguments, results and errors are those of `Swarm`. To cancel an ``await``, or to leave an
     ``async for``, ends the work on the network behind it. A node belongs to no loop: any may use
-    it, also several at a time, and one that ends before the node harms nothing.
+    it, also several at a time, and one that ends before the node harms nothing. An iterator
+    belongs to the loop that waits for it.
 
     In place of a callback there is `packets`.
 
@@ -89,10 +91,11 @@ class AsyncSwarm(BaseSwarm):
         """The peers that announced a topic; see `Swarm.get_peers`."""
         return [peer async for peer in self.iter_peers(topic, timeout=timeout)]
 
-    def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> AsyncIterator[Peer]:
+    def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> _AsyncPeers:
         """The peers that announced a topic, each as it arrives; see `Swarm.iter_peers`.
 
-        The lookup begins at once. Leaving the loop early and dropping the iterator ends it.
+        The lookup begins at once. Leaving the loop early and dropping the iterator ends it, and so
+        does its `aclose()`.
         """
         return _AsyncPeers(self, self._node.iter_peers(topic, timeout))
 
@@ -112,20 +115,21 @@ class AsyncSwarm(BaseSwarm):
         members = self._node.join_topic(topic, port, None)
         return AsyncMembership(self, members, self._memberships)
 
-    def packets(self) -> AsyncIterator[Packet]:
+    def packets(self) -> _Packets:
         """Every packet that comes in from now on, until the node is closed.
 
-        Each iterator gets all of them. It keeps `Config.callback_queue` packets for a loop that is
-        slow to take them; then the oldest is dropped, and counted in ``stats().callback_dropped``.
+        Each iterator gets all of them, until it is dropped or its `aclose()` is called. It keeps
+        `Config.callback_queue` packets for a loop that is slow to take them; then the oldest is
+        dropped, and counted in ``stats().callback_dropped``.
 
         Returns:
             An async iterator over packets: ``(sender_id, msg_type, ip, port, payload)``, as a
             callback of `Swarm` gets them.
         """
-        if self._feed is None:
-            self._feed = _Feed(self._node)
-        stream = _Packets(self, self._feed)
-        self._feed.add(stream)
+        # In one step, for another thread's loop may do the same.
+        feed = vars(self).setdefault("_feed", _Feed(self._node))
+        stream = _Packets(self, feed)
+        feed.add(stream)
         return stream
 
     async def save(self) -> None:
@@ -134,11 +138,19 @@ class AsyncSwarm(BaseSwarm):
 
     async def close(self) -> None:
         """Ends the node; see `Swarm.close`."""
+        # It may take two seconds, though nearly always a millisecond. The loop's own threads may
+        # all be busy, and whoever awaits this may be cancelled.
+        closed = asyncio.Event()
+        name = f"kadepy-close-{self.port}"
+        threading.Thread(target=self._close, args=(self._into_loop(closed.set),), name=name).start()
+        await closed.wait()
+
+    def _close(self, tell: Callable[[], None]) -> None:
+        self._node.close()
+        # Afterwards, for now no stream can begin any more.
         if self._feed is not None:
             self._feed.end()
-        # It may take two seconds, though nearly always a millisecond.
-        closing = asyncio.get_running_loop().run_in_executor(None, self._node.close)
-        await asyncio.shield(closing)
+        tell()
 
     async def __aenter__(self) -> Self:
         return self
@@ -255,14 +267,18 @@ class _AsyncPeers:
         return self
 
     async def __anext__(self) -> Peer:
-        while not self._ready:
-            self._arrived.clear()
-            peers = self._peers.take()
-            if peers is None:
-                raise StopAsyncIteration
-            self._ready.extend(peers)
-            if not peers:
-                await self._arrival()
+        try:
+            while not self._ready:
+                self._arrived.clear()
+                peers = self._peers.take()
+                if peers is None:
+                    raise StopAsyncIteration
+                self._ready.extend(peers)
+                if not peers:
+                    await self._arrival()
+        except BaseException:
+            self._end()
+            raise
         return self._ready.popleft()
 
     async def _arrival(self) -> None:
@@ -270,15 +286,17 @@ class _AsyncPeers:
             self._is_listening = True
             if self._peers.listen(self._swarm._into_loop(self._arrived.set)):
                 return
-        try:
-            await self._arrived.wait()
-        except BaseException:
-            self._peers.close()
-            raise
+        await self._arrived.wait()
 
     async def aclose(self) -> None:
         """Ends the lookup, if it is still under way."""
+        self._ready.clear()
+        self._end()
+
+    def _end(self) -> None:
         self._peers.close()
+        # Nothing else tells the other tasks that wait for a peer.
+        self._arrived.set()
 
 
 class _Feed:
@@ -294,28 +312,38 @@ class _Feed:
         self, sender_id: bytes, msg_type: int, ip: str, port: int, payload: object
     ) -> None:
         packet = Packet(sender_id, msg_type, ip, port, payload)
+        has_dropped = False
         for reference in self._streams:
             if (stream := reference()) is not None:
                 stream.put(packet)
+            else:
+                has_dropped = True
+        # Here and not in a finalizer, which would run anywhere, under the locks too.
+        if has_dropped:
+            self.remove(None)
 
     def add(self, stream: _Packets) -> None:
         with self._changing:
-            if not self._streams:
-                self._node.set_callback(self)
-            self._streams = (*self._streams, weakref.ref(stream))
+            self._streams = (*self._without(None), weakref.ref(stream))
+            self._node.set_callback(self)
 
-    def remove(self, stream: _Packets) -> None:
+    def remove(self, stream: _Packets | None) -> None:
+        """Lets go of a stream, and of those that were dropped."""
         with self._changing:
-            self._streams = tuple(
-                reference for reference in self._streams if reference() not in (stream, None)
-            )
-            if not self._streams and not self._node.closed:
-                self._node.set_callback(None)
+            self._streams = self._without(stream)
+            if not self._streams:
+                with suppress(ClosedError):
+                    self._node.set_callback(None)
 
     def end(self) -> None:
-        for reference in self._streams:
+        with self._changing:
+            streams = self._streams
+        for reference in streams:
             if (stream := reference()) is not None:
                 stream.end()
+
+    def _without(self, stream: _Packets | None) -> tuple[weakref.ref[_Packets], ...]:
+        return tuple(reference for reference in self._streams if reference() not in (stream, None))
 
 
 class _Packets:
@@ -326,52 +354,46 @@ class _Packets:
         self._waiting: deque[Packet] = deque()
         self._changing = threading.Lock()
         self._arrived = asyncio.Event()
-        # Calls `_wake` in the loop, once one has come here.
+        # Sets `_arrived` from any thread; there while somebody waits for that.
         self._tell: Callable[[], None] | None = None
-        self._is_told = False
         self._is_over = False
 
     def put(self, packet: Packet) -> None:
         with self._changing:
+            if self._is_over:
+                return
             if len(self._waiting) == self._room:
                 self._waiting.popleft()
                 self._swarm._node.count_dropped()
             self._waiting.append(packet)
-        self._call()
+            tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
 
     def end(self) -> None:
-        self._is_over = True
-        self._call()
-
-    def _call(self) -> None:
-        if self._tell is not None and not self._is_told:
-            self._is_told = True
-            self._tell()
-
-    def _wake(self) -> None:
-        self._is_told = False
-        self._arrived.set()
+        with self._changing:
+            self._is_over = True
+            tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Packet:
-        if self._tell is None:
-            self._tell = self._swarm._into_loop(self._wake)
         while True:
-            # Before the look, so that what comes after it wakes.
-            self._arrived.clear()
             with self._changing:
                 if self._waiting:
                     return self._waiting.popleft()
-            if self._is_over:
-                raise StopAsyncIteration
+                # Closed also where a fork has left the node to the parent, which nothing tells.
+                if self._is_over or self._swarm.closed:
+                    raise StopAsyncIteration
+                self._arrived.clear()
+                self._tell = self._swarm._into_loop(self._arrived.set)
             await self._arrived.wait()
 
     async def aclose(self) -> None:
         """Ends the stream: packets are kept for it no longer."""
         self._feed.remove(self)
         self.end()
-
-    def __del__(self) -> None:
-        self._feed.remove(self)
+        self._waiting.clear()

@@ -3,6 +3,9 @@ and a seed; what they prove is left to the tests."""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import importlib.util
 import queue
 import random
 import secrets
@@ -11,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -25,6 +28,7 @@ DEADLINE = 20.0
 """Seconds after which what must come counts as lost; far above any bound of the contract, because
 the machine may be busy."""
 
+T = TypeVar("T")
 Address = tuple[str, int]
 Script = Callable[[Packet], Sequence[bytes]]
 
@@ -35,6 +39,13 @@ def wait_until(predicate: Callable[[], object], timeout: float = DEADLINE) -> No
     while not predicate():
         assert time.monotonic() < deadline, "what the test waits for did not happen"
         pause.wait(0.005)
+
+
+async def until(predicate: Callable[[], object], timeout: float = DEADLINE) -> None:
+    """`wait_until` in a loop that goes on meanwhile."""
+    async with asyncio.timeout(timeout):
+        while not predicate():
+            await asyncio.sleep(0.005)
 
 
 def dropped_since(before: Stats, after: Stats) -> dict[str, int]:
@@ -221,6 +232,50 @@ class Child:
         self._lines.put(None)
 
 
+class Run(Protocol):
+    """Runs a coroutine function in a loop of its own."""
+
+    def __call__(self, main: Callable[[], Awaitable[T]]) -> T: ...
+
+
+class Loop:
+    """Runs programs on one of asyncio's kinds, in debug mode; what one leaves behind that raises
+    later, or is never looked at, fails the test."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.told: list[dict[str, Any]] = []
+
+    def __call__(self, main: Callable[[], Awaitable[T]]) -> T:
+        results: list[T] = []
+
+        async def guarded() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda _, context: self.told.append(context))
+            loop.set_debug(True)
+            results.append(await main())
+
+        self._run(guarded)
+        return results[0]
+
+    def check(self) -> None:
+        gc.collect()
+        assert self.told == []
+
+    def _run(self, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        match self.kind:
+            case "anyio":
+                import anyio
+
+                anyio.run(main, backend="asyncio")
+            case "uvloop":
+                import uvloop
+
+                uvloop.run(main())
+            case _:
+                asyncio.run(main())
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seed", type=int, default=secrets.randbits(32), help="seed of the random tests"
@@ -229,6 +284,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.getoption('seed')} (again with --seed=)"
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    loop = Loop("asyncio")
+    yield loop
+    loop.check()
+
+
+@pytest.fixture(params=["asyncio", "uvloop", "anyio"])
+def run_on_each(request: pytest.FixtureRequest) -> Iterator[Run]:
+    if request.param != "asyncio" and importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    loop = Loop(request.param)
+    yield loop
+    loop.check()
 
 
 @pytest.fixture

@@ -257,7 +257,8 @@ def test_iter_peers_gives_each_as_it_arrives_and_once(
 
 
 def test_leaving_iter_peers_ends_its_lookup(make_swarm: Make, make_node: MakeNode) -> None:
-    swarm = make_swarm(config=Config(request_timeout=60))
+    # The silent one holds it up for 20 seconds.
+    swarm = make_swarm(config=Config(request_timeout=60, short_wait_min=10, short_wait_max=60))
     quick, slow = make_node(), make_node()
     quick.holds = [("127.0.0.1", 80)]
     for node in (quick, slow):
@@ -265,8 +266,9 @@ def test_leaving_iter_peers_ends_its_lookup(make_swarm: Make, make_node: MakeNod
     Holding(slow)
     for peer in swarm.iter_peers(TOPIC, timeout=60):
         assert peer == Peer("127.0.0.1", 80)
+        assert swarm.stats().lookups_active == 1
         break
-    wait_until(lambda: swarm.stats().lookups_active == 0)
+    assert swarm.stats().lookups_active == 0
 
 
 def test_announce_counts_confirmations(make_swarm: Make, make_node: MakeNode) -> None:
