@@ -47,17 +47,18 @@ impl Process {
     }
 }
 
-fn default_node() -> Option<Arc<Handle>> {
-    let nodes = handle::all();
-    PROCESS.lock().default(&nodes).cloned()
-}
-
-fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
+/// The default node, and whether it is the one that `create_swarm` made.
+fn node_in_use(py: Python<'_>) -> PyResult<(Arc<Handle>, bool)> {
     settle(py)?;
-    if let Some(handle) = default_node() {
-        return Ok(handle);
+    let nodes = handle::all();
+    let process = PROCESS.lock();
+    let made = process.made.clone();
+    let default = process.default(&nodes).cloned();
+    drop(process);
+    if let Some(default) = default {
+        let is_made = made.is_some_and(|made| Arc::ptr_eq(&made, &default));
+        return Ok((default, is_made));
     }
-    let made = PROCESS.lock().made.clone();
     if let Some(made) = made {
         made.node.check_open()?;
     }
@@ -67,9 +68,8 @@ fn node_in_use(py: Python<'_>) -> PyResult<Arc<Handle>> {
 
 /// The default node, to send something: not in the clear where the process has a key.
 fn sender(py: Python<'_>) -> PyResult<Arc<Handle>> {
-    let handle = node_in_use(py)?;
+    let (handle, is_made) = node_in_use(py)?;
     let wants_key = !matches!(*NETWORK.lock(), Network::Public);
-    let is_made = PROCESS.lock().made.as_ref().is_some_and(|made| Arc::ptr_eq(made, &handle));
     if wants_key && !is_made && !handle.is_private {
         return Err(PyRuntimeError::new_err(
             "set_network_key was given a key, but the default node is a Swarm without one: call create_swarm(), or make the Swarm with network_key and cipher=\"chacha20\"",
@@ -258,14 +258,14 @@ pub fn storage_cleanup(py: Python<'_>, max_age_ms: &Bound<'_, PyAny>) -> PyResul
             "max_age_ms must be milliseconds, an int of 0 or more, got {age}"
         ))
     })?;
-    let handle = node_in_use(py)?;
+    let (handle, _) = node_in_use(py)?;
     Ok(detached(py, || handle.node.clean_storage(Duration::from_millis(age)))?)
 }
 
 /// Prints the routing table.
 #[pyfunction]
 pub fn dump_routing_table(py: Python<'_>) -> PyResult<()> {
-    let handle = node_in_use(py)?;
+    let (handle, _) = node_in_use(py)?;
     let entries = detached(py, || handle.node.entries())?;
     let nodes: Vec<_> =
         entries.iter().map(|entry| convert::node(py, &entry.contact)).collect::<PyResult<_>>()?;
