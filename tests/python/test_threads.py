@@ -89,6 +89,8 @@ class Calls:
         assert swarm.get_peers(TOPIC) == [PEER]
         assert next(swarm.iter_peers(TOPIC)) == PEER  # and dropped while it is under way
         assert swarm.announce_peer(TOPIC, PEER.port) == len(self.closest)
+        with swarm.join(TOPIC, PEER.port) as membership:
+            wait_until(lambda: membership.stored == len(self.closest) or swarm.closed)
         swarm.announce_to(near, TOPIC, PEER.port)
         swarm.lookup_from(near, TOPIC)
         assert swarm.bootstrap(near, timeout=DEADLINE) >= len(self.closest)
@@ -212,11 +214,12 @@ def test_a_callback_hears_what_comes_between_its_setting_and_its_removal(make_sw
     run_together([change, look_on, look_on])
 
 
-def test_nodes_are_made_used_and_closed_by_many_threads() -> None:
+def test_nodes_are_made_used_and_closed_by_many_threads(tmp_path: Path) -> None:
     def cycle() -> None:
-        with Swarm(host="127.0.0.1") as first, Swarm(host="127.0.0.1") as second:
-            shared = [first, second]
-            make_known(shared)
+        path = tmp_path / f"{threading.get_ident()}.state"
+        first, second = Swarm(host="127.0.0.1", state_path=path), Swarm(host="127.0.0.1")
+        with first, second:
+            make_known([first, second])
             first.set_callback(lambda *packet: None)
             ends: list[BaseException] = []
 
@@ -229,6 +232,7 @@ def test_nodes_are_made_used_and_closed_by_many_threads() -> None:
 
             def close() -> None:
                 first.get_peers(TOPIC)
+                run_together([first.save, first.save])
                 second.close()
                 first.close()
 
