@@ -13,40 +13,46 @@ from conftest import Child
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's namespaces")
 
-RESOLVER = """
+RESOLVER = '''
 import asyncio, ctypes, fcntl, logging, os, socket, struct, sys, tempfile, threading, time
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-def succeed(status):
-    if status != 0:
-        print(f"skip: {os.strerror(ctypes.get_errno())}")
-        sys.exit()
+def call(function, *args):
+    if function(*args) != 0:
+        raise OSError(ctypes.get_errno(), function.__name__)
 
 def write(path, text):
     with open(path, "w") as file:
         file.write(text)
 
-# A network, files and rights of its own: NEWUSER, NEWNET and NEWNS.
-ids = {"uid_map": os.getuid(), "gid_map": os.getgid()}
-succeed(libc.unshare(0x10000000 | 0x40000000 | 0x20000))
-write("/proc/self/setgroups", "deny")
-for name, inside in ids.items():
-    write(f"/proc/self/{name}", f"0 {inside} 1")
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-    # SIOCSIFFLAGS: up and running.
-    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 0x41))
-# MS_REC and MS_PRIVATE: what is mounted here, nobody else sees.
-succeed(libc.mount(None, b"/", None, 0x4000 | 0x40000, None))
-for path, text in {
-    "/etc/nsswitch.conf": "hosts: files dns",
-    "/etc/hosts": "127.0.0.1 localhost",
-    "/etc/resolv.conf": "nameserver 127.0.0.1\\noptions timeout:30 attempts:1\\n",
-}.items():
-    with tempfile.NamedTemporaryFile("w", delete=False) as file:
-        file.write(text)
-    succeed(libc.mount(file.name.encode(), path.encode(), None, 0x1000, None))
-    os.unlink(file.name)
+def enter_private():
+    """Gets a network, files and rights of its own: NEWUSER, NEWNET and NEWNS."""
+    ids = {"uid_map": os.getuid(), "gid_map": os.getgid()}
+    call(libc.unshare, 0x10000000 | 0x40000000 | 0x20000)
+    write("/proc/self/setgroups", "deny")
+    for name, inside in ids.items():
+        write(f"/proc/self/{name}", f"0 {inside} 1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        # SIOCSIFFLAGS: up and running.
+        fcntl.ioctl(any_socket, 0x8914, struct.pack("16sH14x", b"lo", 0x41))
+    # MS_REC and MS_PRIVATE: what is mounted here, nobody else sees.
+    call(libc.mount, None, b"/", None, 0x4000 | 0x40000, None)
+    for path, text in {
+        "/etc/nsswitch.conf": "hosts: files dns",
+        "/etc/hosts": "127.0.0.1 localhost",
+        "/etc/resolv.conf": "nameserver 127.0.0.1\\noptions timeout:30 attempts:1\\n",
+    }.items():
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            call(libc.mount, file.name.encode(), path.encode(), None, 0x1000, None)
+
+try:
+    enter_private()
+except OSError as error:
+    print(f"no namespaces here: {error}")
+    sys.exit()
 
 answers = {}  # of a name: its addresses, or None for no answer at all
 asked = []
@@ -88,7 +94,7 @@ silent.bind(("127.0.0.3", live.port))
 swarm = Swarm(host="127.0.0.1", config=Config(request_timeout=0.3))
 answers["hangs.test"] = None
 print("ready")
-"""
+'''
 
 
 @pytest.fixture
