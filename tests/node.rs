@@ -145,6 +145,20 @@ fn packets_become_notices_and_the_close_the_last_one() {
 }
 
 #[test]
+fn who_waits_for_a_node_to_be_alone_is_told_when_it_has_tried_and_when_it_is_closed() {
+    let (node, dead) = (node(), node());
+    dead.close();
+    std::thread::scope(|scope| {
+        node.stay_joined(vec![dead.address().into()], false).unwrap();
+        assert_eq!(node.wait_alone(None), Ok(()), "its contact does not answer");
+        let waiter = scope.spawn(|| while node.wait_alone(None).is_ok() {});
+        node.close();
+        waiter.join().unwrap();
+        assert_eq!(node.wait_alone(Some(PATIENCE)), Err(CommandError::Closed));
+    });
+}
+
+#[test]
 fn a_queue_of_notices_that_is_opened_after_the_close_blocks_nobody() {
     let node = node();
     node.close();

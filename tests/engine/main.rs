@@ -6,3 +6,4 @@ mod networks;
 mod private;
 mod recalled;
 mod scripted;
+mod seeds;

@@ -35,7 +35,7 @@ fn ping(sender: NodeId) -> Vec<u8> {
 }
 
 /// The answer of the node `sender` to a request.
-fn reply(sender: NodeId, request: &[u8], nodes: &[Contact], token: Option<&[u8]>) -> Vec<u8> {
+pub fn reply(sender: NodeId, request: &[u8], nodes: &[Contact], token: Option<&[u8]>) -> Vec<u8> {
     let mut lists = Lists::default();
     let request = native::decode(request, &mut lists).expect("a node sends what decodes");
     let body = match request.body {
@@ -96,13 +96,13 @@ impl Stage {
         self.network.nodes[&self.at].table().get(id).is_some_and(|entry| entry.is_reliable())
     }
 
-    fn find_node(&mut self, target: NodeId) -> u64 {
+    pub fn find_node(&mut self, target: NodeId) -> u64 {
         self.network
             .command(self.at, |node, now, out| node.find_node(now, target, None, out))
             .expect("there is room")
     }
 
-    fn outcome(&mut self, op: u64) -> Option<Outcome> {
+    pub fn outcome(&mut self, op: u64) -> Option<Outcome> {
         self.network.take_outcome(self.at, op)
     }
 }
@@ -434,30 +434,6 @@ fn a_join_goes_on_through_every_seed_that_answers() {
         panic!("a join ends as one");
     };
     assert_eq!(contacts, 3);
-}
-
-#[test]
-fn seeds_that_come_while_others_are_asked_are_asked_at_once() {
-    let mut stage = Stage::new(Config::default());
-    let (dead, late) = (public(2), public(3));
-    stage.network.command(stage.at, |node, now, out| node.stay_joined(now, vec![dead], false, out));
-    stage.network.run(10 * MS);
-    stage
-        .network
-        .command(stage.at, |node, now, out| node.stay_joined(now, vec![dead, late], false, out));
-    assert_eq!(stage.sent(late).len(), 1);
-}
-
-#[test]
-fn lookups_wait_for_seeds_that_are_still_being_resolved() {
-    let mut stage = Stage::new(Config::default());
-    stage.network.command(stage.at, |node, now, out| node.stay_joined(now, vec![], true, out));
-    let op = stage.find_node(TOPIC);
-    stage.network.run(HOUR);
-    assert_eq!(stage.outcome(op), None);
-    stage.network.command(stage.at, |node, now, out| node.stay_joined(now, vec![], false, out));
-    stage.network.run(SECOND);
-    assert_eq!(stage.outcome(op), Some(Outcome::Nodes(vec![])));
 }
 
 #[test]

@@ -589,8 +589,13 @@ def test_a_loop_that_is_closed_first_harms_nothing(node: ScriptedNode) -> None:
         await swarm.close()
 
     asyncio.run(later())
-    del tasks, taking
-    gc.collect()
+    del tasks, taking, packets
+
+    def collected() -> bool:
+        gc.collect()
+        return len(told) == 4
+
+    wait_until(collected)
     # That is asyncio's own word for tasks whose loop has ended.
     assert set(told) == {"Task was destroyed but it is pending!"}
 

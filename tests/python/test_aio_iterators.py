@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -263,6 +264,9 @@ async def payloads(packets: aio._Packets, count: int) -> list[object]:
 
 
 def test_packets_come_in_order_and_to_every_iterator(run_on_each: Run, raw: RawNode) -> None:
+    def has_come(n: int, swarm: AsyncSwarm) -> bool:
+        return swarm.stats().packets_in["APPLICATION"] > n
+
     sent = [n.to_bytes(2) for n in range(1_000)]
 
     async def main() -> None:
@@ -273,7 +277,7 @@ def test_packets_come_in_order_and_to_every_iterator(run_on_each: Run, raw: RawN
                 raw.socket.sendto(message(raw, payload), swarm.address)
                 if n % 50 == 0:
                     # So that the socket's buffer drops nothing.
-                    await until(lambda n=n: swarm.stats().packets_in["APPLICATION"] > n)  # type: ignore[misc]
+                    await until(partial(has_come, n, swarm))
             assert await asyncio.gather(*tasks) == [sent] * 3
             assert swarm.stats().callback_dropped == 0
 
@@ -306,12 +310,22 @@ def test_an_iterator_gets_what_comes_after_it_was_made(run: Run, raw: RawNode) -
     run(main)
 
 
-def test_the_oldest_packets_are_dropped_and_counted(run_on_each: Run, raw: RawNode) -> None:
+@pytest.mark.parametrize("burst", [True, False], ids=["at once", "one by one"])
+def test_the_oldest_packets_are_dropped_and_counted(
+    run_on_each: Run, raw: RawNode, burst: bool
+) -> None:
+    def taken(count: int, swarm: AsyncSwarm) -> bool:
+        stats = swarm.stats()
+        return stats.packets_in["APPLICATION"] == count and stats.callback_queue == 0
+
     async def main() -> None:
         async with local(config=Config(callback_queue=4)) as swarm:
             packets = swarm.packets()
             for n in range(20):
                 raw.socket.sendto(message(raw, bytes([n])), swarm.address)
+                if not burst:
+                    # So that the queue before the iterator drops nothing.
+                    wait_until(partial(taken, n + 1, swarm))
             wait_until(lambda: swarm.stats().callback_dropped == 16)
             await until(lambda: swarm.stats().callback_queue == 0)
             assert await payloads(packets, 4) == [b"\x10", b"\x11", b"\x12", b"\x13"]
@@ -425,12 +439,26 @@ def test_a_dropped_iterator_is_freed_without_the_collector(run: Run, raw: RawNod
                 await asyncio.sleep(0)
                 raw.socket.sendto(message(raw, b"1"), swarm.address)
                 await waits
+                # And it may have been left while it waited.
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(packets), 0.01)
                 alive = weakref.ref(packets)
                 del packets, waits
                 # The dispatcher's turn may hold it a moment longer.
                 await until(lambda: alive() is None)
             finally:
                 gc.enable()
+
+    run(main)
+
+
+def test_iterators_that_come_and_go_in_silence_leave_nothing(run: Run) -> None:
+    async def main() -> None:
+        async with local() as swarm:
+            for _ in range(100):
+                swarm.packets()
+            assert swarm._feed is not None
+            assert len(swarm._feed._streams) == 1
 
     run(main)
 
