@@ -1,5 +1,5 @@
-"""How nodes begin and end: close, exit, Ctrl-C, fork, collection, import; what they do in between
-is left to the other files."""
+"""How nodes begin and end: close, Ctrl-C, fork, collection, import; how processes end with them is left
+to test_exits.py, and what nodes do in between to the other files."""
 
 from __future__ import annotations
 
@@ -251,127 +251,7 @@ def test_a_swarm_cannot_be_copied(swarm: Swarm, how: Callable[[object], object])
         how(swarm)
 
 
-# --- exit -------------------------------------------------------------------------------------
-
-PRELUDE = """
-import atexit, os, sys, threading
-import kadepy
-from kadepy import Config, Swarm
-
-silent = ("127.0.0.1", int(sys.argv[1]))
-forever = threading.Event()
-config = Config(request_timeout=60)
-swarm = Swarm(host="127.0.0.1", bootstrap=[silent], config=config)
-
-started = threading.Event()
-
-def look_up():
-    print("ready")
-    started.set()
-    swarm.get_peers(bytes(32), timeout=60)
-"""
-
-EXITS = {
-    "with nodes open": ("print('ready')", 0),
-    "with the default node open": ("kadepy.create_swarm(); print('ready')", 0),
-    "by sys.exit": ("print('ready'); sys.exit(3)", 3),
-    "by an exception": ("print('ready'); raise ValueError", 1),
-    "by os._exit": ("print('ready'); os._exit(4)", 4),
-    "in a callback": (
-        """
-def callback(*packet):
-    started.set()
-    forever.wait()
-swarm.set_callback(callback)
-Swarm(host="127.0.0.1").send(*swarm.address, 20, b"hi")
-started.wait()
-print("ready")
-sys.exit(5)
-""",
-        5,
-    ),
-    "with a callback that is busy": (
-        """
-def callback(*packet):
-    other.send(*swarm.address, 20, b"again")
-other = Swarm(host="127.0.0.1")
-swarm.set_callback(callback)
-for _ in range(100):
-    callback()
-print("ready")
-""",
-        0,
-    ),
-    "with a daemon in a lookup": (
-        "threading.Thread(target=look_up, daemon=True).start(); started.wait(); sys.exit(6)",
-        6,
-    ),
-    "with a worker in a lookup": (
-        "threading.Thread(target=look_up).start(); started.wait(); sys.exit(7)",
-        7,
-    ),
-    "with a worker in iter_peers": (
-        """
-def iterate():
-    print("ready")
-    started.set()
-    for peer in swarm.iter_peers(bytes(32), timeout=60):
-        pass
-threading.Thread(target=iterate, daemon=True).start()
-started.wait()
-""",
-        0,
-    ),
-    "with a callback in a lookup": (
-        """
-swarm.set_callback(lambda *packet: look_up())
-Swarm(host="127.0.0.1").send(*swarm.address, 20, b"hi")
-started.wait()
-sys.exit(8)
-""",
-        8,
-    ),
-    "with daemons that never stop calling": (
-        """
-def call(function):
-    while True:
-        try:
-            function()
-        except kadepy.ClosedError:
-            pass
-functions = (swarm.stats, swarm.nodes, lambda: swarm.set_callback(print))
-for function in functions:
-    threading.Thread(target=call, args=(function,), daemon=True).start()
-print("ready")
-sys.exit(9)
-""",
-        9,
-    ),
-    "with close at exit": ("atexit.register(swarm.close); print('ready')", 0),
-}
-
-
-@pytest.mark.parametrize("how", EXITS)
-def test_a_process_ends_whatever_it_is_in(start: Start, raw: RawNode, how: str) -> None:
-    script, status = EXITS[how]
-    # Faults at exit are races: several runs, side by side, find them.
-    children = [start(PRELUDE + script, raw.port) for _ in range(4)]
-    for child in children:
-        assert child.line() == "ready"
-        # 3 s by contract, counted anew for each child since they share two cores.
-        assert (child.wait(3), "panicked" in child.stderr) == (status, False)
-
-
-def test_daemons_that_wait_at_exit_print_nothing(start: Start, raw: RawNode) -> None:
-    script = """
-for _ in range(3):
-    threading.Thread(target=look_up, daemon=True).start()
-started.wait()
-sys.exit(6)
-"""
-    for child in [start(PRELUDE + script, raw.port) for _ in range(8)]:
-        assert (child.wait(3), child.stderr) == (6, "")
-
+# --- Ctrl-C -----------------------------------------------------------------------------------
 
 SIGNALLED = """
 import signal, sys, threading
