@@ -22,6 +22,14 @@ def _short(node_id):
     return f"{node_id[:4].hex()}..." if isinstance(node_id, bytes) else repr(node_id)
 
 
+def _shown(value, cut):
+    fields = ", ".join(
+        f"{name}={_short(field) if name == cut else repr(field)}"
+        for name, field in zip(value._fields, value, strict=True)
+    )
+    return f"{type(value).__name__}({fields})"
+
+
 class KadepyError(Exception):
     """The root of every error that is KadePy's own."""
 
@@ -58,7 +66,7 @@ class Node(namedtuple("Node", ["id", "ip", "port"])):
 
     def __repr__(self):
         """The id as hex, cut: enough to tell two nodes apart."""
-        return f"Node(id={_short(self.id)}, ip={self.ip!r}, port={self.port!r})"
+        return _shown(self, "id")
 
 
 class Packet(namedtuple("Packet", ["sender_id", "msg_type", "ip", "port", "payload"])):
@@ -68,11 +76,7 @@ class Packet(namedtuple("Packet", ["sender_id", "msg_type", "ip", "port", "paylo
 
     def __repr__(self):
         """The sender's id as hex, cut."""
-        values = ", ".join(
-            f"{name}={_short(value) if name == 'sender_id' else repr(value)}"
-            for name, value in zip(self._fields, self, strict=True)
-        )
-        return f"Packet({values})"
+        return _shown(self, "sender_id")
 
 
 class Stats(
@@ -174,6 +178,10 @@ class Lookup(
     """
 
     __slots__ = ()
+
+    def __repr__(self):
+        """The target as hex, cut."""
+        return _shown(self, "target")
 
 
 class Spread(namedtuple("Spread", ["mean", "p50", "p90", "p99", "max"])):

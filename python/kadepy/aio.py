@@ -266,6 +266,9 @@ class _AsyncPeers:
     def __aiter__(self) -> Self:
         return self
 
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._peers)[1:]}"
+
     async def __anext__(self) -> Peer:
         try:
             while not self._ready:
@@ -379,6 +382,10 @@ class _Packets:
 
     def __aiter__(self) -> Self:
         return self
+
+    def __repr__(self) -> str:
+        state = " over" if self._is_over else ""
+        return f"<Packets of {self._swarm!r}: {len(self._waiting)} waiting{state}>"
 
     async def __anext__(self) -> Packet:
         while True:

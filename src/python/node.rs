@@ -140,7 +140,7 @@ impl PyNode {
         let timeout = convert::timeout(timeout)?;
         let topic = convert::topic("topic", topic)?;
         let pending = detached(py, || self.handle.node.get_peers(topic, timeout))?;
-        Ok(PyPeers::new(&self.handle, pending))
+        Ok(PyPeers::new(&self.handle, pending, topic))
     }
 
     fn announce_peer(

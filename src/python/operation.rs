@@ -46,6 +46,12 @@ impl Running {
         Ok(pending.listen())
     }
 
+    /// Whether it ended, or the node is closed.
+    fn is_over(&self) -> bool {
+        let owner = self.owner.upgrade();
+        self.pending().is_none() || owner.is_none_or(|owner| owner.node.is_closed())
+    }
+
     fn close(&self) {
         let Some(pending) = self.pending.lock().take() else {
             return;
@@ -163,12 +169,13 @@ impl PyOperation {
 #[pyclass(frozen, name = "Peers", module = "kadepy._core")]
 pub struct PyPeers {
     running: Running,
+    topic: NodeId,
     ready: Mutex<VecDeque<Endpoint>>,
 }
 
 impl PyPeers {
-    pub fn new(owner: &Arc<Handle>, pending: Pending) -> Self {
-        Self { running: Running::new(owner, pending), ready: Mutex::default() }
+    pub fn new(owner: &Arc<Handle>, pending: Pending, topic: NodeId) -> Self {
+        Self { running: Running::new(owner, pending), topic, ready: Mutex::default() }
     }
 
     /// Takes in a reply, or learns that none comes any more.
@@ -191,6 +198,12 @@ impl PyPeers {
 impl PyPeers {
     fn __iter__(slf: Py<Self>) -> Py<Self> {
         slf
+    }
+
+    fn __repr__(&self) -> String {
+        let state = if self.running.is_over() { "over" } else { "under way" };
+        let [a, b, c, d, ..] = self.topic.0;
+        format!("<Peers of {a:02x}{b:02x}{c:02x}{d:02x}...: lookup {state}>")
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -296,8 +309,7 @@ impl PyMembers {
     /// Whether no peer comes any more: it was left, or the node is closed.
     #[getter]
     fn closed(&self) -> bool {
-        let owner = self.running.owner.upgrade();
-        self.running.pending().is_none() || owner.is_none_or(|owner| owner.node.is_closed())
+        self.running.is_over()
     }
 
     /// Has `listener` called without arguments, on the dispatcher's thread, when there are peers that

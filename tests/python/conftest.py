@@ -190,8 +190,8 @@ class Child:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def line(self) -> str:
-        line = self._lines.get(timeout=DEADLINE)
+    def line(self, timeout: float = DEADLINE) -> str:
+        line = self._lines.get(timeout=timeout)
         assert line is not None, f"the child ended:\n{self.stderr}"
         return line
 
@@ -279,6 +279,9 @@ class Loop:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--seed", type=int, default=secrets.randbits(32), help="seed of the random tests"
+    )
+    parser.addoption(
+        "--cycles", type=int, default=1_500, help="how many nodes come and go; 10,000 for a release"
     )
 
 

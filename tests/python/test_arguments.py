@@ -48,6 +48,7 @@ TAKES_PORT: dict[str, Call] = {
     "bootstrap": lambda swarm, port: swarm.bootstrap(HERE, port),
     "bootstrap by pairs": lambda swarm, port: swarm.bootstrap([(HERE, port)]),
     "announce_peer": lambda swarm, port: swarm.announce_peer(TOPIC, port),
+    "join": lambda swarm, port: swarm.join(TOPIC, port),
     "send": lambda swarm, port: swarm.send(HERE, port, 20, b""),
     "ping a Peer": lambda swarm, port: swarm.ping(Peer(HERE, port)),
     "announce_to": lambda swarm, port: swarm.announce_to(HERE, port, TOPIC),
@@ -142,6 +143,7 @@ TAKES_TOPIC: dict[str, Call] = {
     "iter_peers": lambda swarm, value: list(swarm.iter_peers(value)),
     "announce_peer": lambda swarm, value: swarm.announce_peer(value),
     "announce": lambda swarm, value: swarm.announce(value),
+    "join": lambda swarm, value: swarm.join(value),
     "announce_to": lambda swarm, value: swarm.announce_to(HERE, 80, value),
     "lookup_from": lambda swarm, value: swarm.lookup_from(HERE, 80, value),
     "find_node_iterative": lambda swarm, value: swarm.find_node_iterative(value),
@@ -166,7 +168,8 @@ def test_ids_and_topics_that_are_no_bytes(swarm: Swarm, method: str, value: obje
 
 
 @pytest.mark.parametrize(
-    "method", ["get_peers", "iter_peers", "announce_peer", "announce", "announce_to", "lookup_from"]
+    "method",
+    ["get_peers", "iter_peers", "announce_peer", "announce", "join", "announce_to", "lookup_from"],
 )
 @pytest.mark.parametrize("value", ["chess", "c" * 32])
 def test_a_str_topic_is_refused_with_a_hint(swarm: Swarm, method: str, value: str) -> None:
@@ -279,6 +282,7 @@ TAKES_TIMEOUT: dict[str, Call] = {
         (-math.inf, ValueError),
         ("1", TypeError),
         (b"1", TypeError),
+        (True, TypeError),
     ],
 )
 def test_bad_timeouts(swarm: Swarm, method: str, timeout: object, error: type[Exception]) -> None:

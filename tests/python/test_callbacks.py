@@ -154,6 +154,57 @@ def test_a_callback_may_look_things_up(swarm: Swarm, make_swarm: Make, raw: RawN
     assert found.get(timeout=DEADLINE) == [Node(other.id, *other.address)]
 
 
+CALLS: dict[str, Callable[[Swarm, tuple[str, int]], object]] = {
+    "ping": lambda swarm, at: swarm.ping(at) > 0,
+    "bootstrap": lambda swarm, at: swarm.bootstrap(at) == 1,
+    "get_peers": lambda swarm, at: swarm.get_peers(bytes(32)) == [],
+    "iter_peers": lambda swarm, at: list(swarm.iter_peers(bytes(32))) == [],
+    "announce_peer": lambda swarm, at: swarm.announce_peer(bytes(32)) == 1,
+    "join": lambda swarm, at: swarm.join(bytes(32), on_peer=print).leave(),
+    "send": lambda swarm, at: swarm.send(at, 20, b""),
+    "nodes": lambda swarm, at: len(swarm.nodes()) == 1,
+    "stats": lambda swarm, at: swarm.stats().contacts == 1,
+    "repr": lambda swarm, at: repr(swarm).startswith("<Swarm"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_callback_may_call_any_method(
+    swarm: Swarm, make_swarm: Make, raw: RawNode, name: str
+) -> None:
+    other = make_swarm()
+    swarm.ping(*other.address)
+    came_out: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def callback(*packet: Any) -> None:
+        if packet[1] == 20:
+            came_out.put(CALLS[name](swarm, other.address) in (True, None))
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"hi"))
+    assert came_out.get(timeout=DEADLINE) is True
+
+
+def test_close_waits_for_no_callback(make_swarm: Make, raw: RawNode) -> None:
+    swarm = make_swarm()
+    entered, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def callback(*packet: Any) -> None:
+        entered.set()
+        assert go_on.wait(DEADLINE)
+        ended.set()
+
+    swarm.set_callback(callback)
+    raw.send(swarm, message(raw, b"hi"))
+    raw.send(swarm, message(raw, b"this one waits"))
+    assert entered.wait(DEADLINE)
+    entered.clear()
+    swarm.close()
+    go_on.set()
+    assert ended.wait(DEADLINE)
+    assert not entered.is_set()
+
+
 def test_a_callback_may_close_its_swarm(swarm: Swarm, raw: RawNode) -> None:
     closed = threading.Event()
 
