@@ -19,7 +19,7 @@ from kadepy._base import BaseMembership, BaseSwarm, contacts
 from kadepy._types import ClosedError, Packet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Self
 
@@ -38,8 +38,7 @@ class AsyncSwarm(BaseSwarm):
 
     Arguments, results and errors are those of `Swarm`. To cancel an ``await``, or to leave an
     ``async for``, ends the work on the network behind it. A node belongs to no loop: any may use
-    it, also several at a time, and one that ends before the node harms nothing. An iterator
-    belongs to the loop that waits for it.
+    it, also several at a time, and one that ends before the node harms nothing.
 
     In place of a callback there is `packets`.
 
@@ -58,7 +57,7 @@ class AsyncSwarm(BaseSwarm):
     """
 
     _use = "an async with block"
-    _mailbox: _Mailbox | None = None
+    _mailbox: weakref.ref[_Mailbox] | None = None
     _feed: _Feed | None = None
 
     async def bootstrap(
@@ -175,9 +174,11 @@ class AsyncSwarm(BaseSwarm):
     def _into_loop(self, wake: Callable[[], object]) -> Callable[[], None]:
         """What any thread calls to have `wake` called in the running loop."""
         loop = asyncio.get_running_loop()
-        mailbox = self._mailbox
+        mailbox = self._mailbox() if self._mailbox is not None else None
         if mailbox is None or mailbox.loop is not loop:
-            mailbox = self._mailbox = _Mailbox(loop)
+            mailbox = _Mailbox(loop)
+            # Not to keep a loop alive: who waits in it holds the mailbox.
+            self._mailbox = weakref.ref(mailbox)
         return partial(mailbox.put, wake)
 
 
@@ -194,27 +195,15 @@ class AsyncMembership(BaseMembership):
     ) -> None:
         super().__init__(members, kept)
         self._swarm = swarm
-        self._arrived = asyncio.Event()
-        self._is_listening = False
+        self._bell = _Bell()
 
-    async def __aiter__(self) -> AsyncIterator[Peer]:
-        if not self._is_listening:
-            self._is_listening = True
-            self._members.listen(self._swarm._into_loop(self._arrived.set))
-        last = 0
-        while not self._members.closed:
-            # Before the look, so that what comes after it wakes.
-            self._arrived.clear()
-            peers, last = self._members.after(last)
-            for peer in peers:
-                yield peer
-            if not peers:
-                await self._arrived.wait()
+    def __aiter__(self) -> _AsyncMembers:
+        return _AsyncMembers(self._swarm, self._members, self._bell)
 
     def leave(self) -> None:
-        """Ends it; see `Membership.leave`. In the loop that iterates over it."""
+        """Ends it; see `Membership.leave`."""
         super().leave()
-        self._arrived.set()
+        self._bell.ring()
 
     async def __aenter__(self) -> Self:
         return self
@@ -226,6 +215,32 @@ class AsyncMembership(BaseMembership):
         traceback: TracebackType | None,
     ) -> None:
         self.leave()
+
+
+class _AsyncMembers:
+    def __init__(self, swarm: AsyncSwarm, members: _core.Members, bell: _Bell) -> None:
+        self._swarm = swarm
+        self._members = members
+        self._bell = bell
+        self._ready: deque[Peer] = deque()
+        self._last = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Peer:
+        self._members.listen(self._bell.ring)
+        return await self._bell.wait(self._swarm, self._take)
+
+    def _take(self) -> Peer | None:
+        is_over = self._members.closed
+        peers, self._last = self._members.after(self._last)
+        self._ready.extend(peers)
+        if self._ready:
+            return self._ready.popleft()
+        if is_over:
+            raise StopAsyncIteration
+        return None
 
 
 class _Mailbox:
@@ -255,13 +270,44 @@ class _Mailbox:
             self._waiting.popleft()()
 
 
+class _Bell:
+    """Wakes all who wait, in whatever loop; any thread may ring it."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._waiting: set[Callable[[], None]] = set()
+
+    def ring(self) -> None:
+        with self._changing:
+            waiting, self._waiting = self._waiting, set()
+        for wake in waiting:
+            wake()
+
+    async def wait(self, swarm: AsyncSwarm, take: Callable[[], _T | None]) -> _T:
+        """What `take` gives, which is asked again after each ring."""
+        while True:
+            if (taken := take()) is not None:
+                return taken
+            rung = asyncio.Event()
+            wake = swarm._into_loop(rung.set)
+            with self._changing:
+                self._waiting.add(wake)
+            try:
+                # Once more, for what has come before it was heard.
+                if (taken := take()) is not None:
+                    return taken
+                await rung.wait()
+            finally:
+                with self._changing:
+                    self._waiting.discard(wake)
+
+
 class _AsyncPeers:
     def __init__(self, swarm: AsyncSwarm, peers: _core.Peers) -> None:
         self._swarm = swarm
         self._peers = peers
         self._ready: deque[Peer] = deque()
-        self._arrived = asyncio.Event()
-        self._is_listening = False
+        self._bell = _Bell()
 
     def __aiter__(self) -> Self:
         return self
@@ -271,25 +317,20 @@ class _AsyncPeers:
 
     async def __anext__(self) -> Peer:
         try:
-            while not self._ready:
-                self._arrived.clear()
-                peers = self._peers.take()
-                if peers is None:
-                    raise StopAsyncIteration
-                self._ready.extend(peers)
-                if not peers:
-                    await self._arrival()
+            # Whether there is something already is seen below.
+            self._peers.listen(self._bell.ring)
+            return await self._bell.wait(self._swarm, self._take)
         except BaseException:
             self._end()
             raise
-        return self._ready.popleft()
 
-    async def _arrival(self) -> None:
-        if not self._is_listening:
-            self._is_listening = True
-            if self._peers.listen(self._swarm._into_loop(self._arrived.set)):
-                return
-        await self._arrived.wait()
+    def _take(self) -> Peer | None:
+        if not self._ready:
+            peers = self._peers.take()
+            if peers is None:
+                raise StopAsyncIteration
+            self._ready.extend(peers)
+        return self._ready.popleft() if self._ready else None
 
     async def aclose(self) -> None:
         """Ends the lookup, if it is still under way."""
@@ -299,7 +340,7 @@ class _AsyncPeers:
     def _end(self) -> None:
         self._peers.close()
         # Nothing else tells the other tasks that wait for a peer.
-        self._arrived.set()
+        self._bell.ring()
 
 
 class _Feed:
@@ -356,9 +397,7 @@ class _Packets:
         self._room = swarm._node.callback_queue
         self._waiting: deque[Packet] = deque()
         self._changing = threading.Lock()
-        self._arrived = asyncio.Event()
-        # Sets `_arrived` from any thread; there while somebody waits for that.
-        self._tell: Callable[[], None] | None = None
+        self._bell = _Bell()
         self._is_over = False
 
     def put(self, packet: Packet) -> None:
@@ -369,16 +408,11 @@ class _Packets:
                 self._waiting.popleft()
                 self._swarm._node.count_dropped()
             self._waiting.append(packet)
-            tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
+        self._bell.ring()
 
     def end(self) -> None:
-        with self._changing:
-            self._is_over = True
-            tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
+        self._is_over = True
+        self._bell.ring()
 
     def __aiter__(self) -> Self:
         return self
@@ -388,16 +422,17 @@ class _Packets:
         return f"<Packets of {self._swarm!r}: {len(self._waiting)} waiting{state}>"
 
     async def __anext__(self) -> Packet:
-        while True:
-            with self._changing:
-                if self._waiting:
-                    return self._waiting.popleft()
-                # Closed also where a fork has left the node to the parent, which nothing tells.
-                if self._is_over or self._swarm.closed:
-                    raise StopAsyncIteration
-                self._arrived.clear()
-                self._tell = self._swarm._into_loop(self._arrived.set)
-            await self._arrived.wait()
+        return await self._bell.wait(self._swarm, self._take)
+
+    def _take(self) -> Packet | None:
+        # Closed also where a fork has left the node to the parent, which nothing tells.
+        is_over = self._is_over or self._swarm.closed
+        with self._changing:
+            if self._waiting:
+                return self._waiting.popleft()
+        if is_over:
+            raise StopAsyncIteration
+        return None
 
     async def aclose(self) -> None:
         """Ends the stream: packets are kept for it no longer."""
