@@ -66,7 +66,7 @@ macro_rules! config_fields {
             ///
             /// Default 256; 1 to 65536.
             topic_peers: usize = 256, 1..=65_536;
-            /// Peers stored in all.
+            /// Peers stored in all; as many more may be known of joined topics.
             ///
             /// Default 100000; 1 to 100000000.
             records: usize = 100_000, 1..=100_000_000;
@@ -99,10 +99,16 @@ macro_rules! config_fields {
             ///
             /// Default 16384; 16 to 1000000.
             open_requests: usize = 16_384, 16..=1_000_000;
-            /// Lookups, pings, joins and memberships of topics at once; one more is refused.
+            /// Lookups, pings and joins under way at once; one more is refused.
             ///
             /// Default 4096; 1 to 1000000.
             operations: usize = 4_096, 1..=1_000_000;
+            /// Topics that this node has joined at once; one more is refused. As a round for each
+            /// begins 100 ms after the last one, more than the default cannot be kept announced for
+            /// the default `record_life`.
+            ///
+            /// Default 10000; 1 to 1000000.
+            memberships: usize = 10_000, 1..=1_000_000;
             /// Packets that wait for a slow callback before the oldest is dropped.
             ///
             /// Default 8192; 1 to 1000000.

@@ -63,6 +63,8 @@ struct Shared {
     state: Mutex<State>,
     link: Arc<Link>,
     notices: OnceLock<Notices>,
+    /// Held while the waiters are released: whoever finds none left may say that nothing comes.
+    releasing: Mutex<()>,
     wants_log: AtomicBool,
     is_closed: AtomicBool,
     /// Whether this is the copy of a node in a forked child, where its thread does not exist and
@@ -77,6 +79,8 @@ struct Shared {
     thread_lives: Mutex<Option<Sender<()>>>,
     thread_ended: Receiver<()>,
     file: OnceLock<StateFile>,
+    /// Whether a thread saves to it, which then is the last to end.
+    has_saver: AtomicBool,
 }
 
 struct State {
@@ -138,6 +142,7 @@ impl Node {
             state: Mutex::new(State { engine, waiters: BTreeMap::new(), wakes_at: None }),
             link,
             notices: OnceLock::new(),
+            releasing: Mutex::new(()),
             wants_log: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
@@ -147,6 +152,7 @@ impl Node {
             thread_lives: Mutex::new(Some(thread_lives)),
             thread_ended,
             file: OnceLock::new(),
+            has_saver: AtomicBool::new(false),
         });
         let thread = reactor.spawn(Arc::clone(&shared))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
@@ -416,6 +422,11 @@ impl Node {
         self.shared.wait_saved(deadline);
     }
 
+    /// Is disconnected when the node is closed; nothing ever comes.
+    pub fn ended(&self) -> Receiver<()> {
+        self.shared.thread_ended.clone()
+    }
+
     /// Waits until the node is closed, at most for `patience`; whether it is.
     pub fn wait_closed(&self, patience: Duration) -> bool {
         !matches!(self.shared.thread_ended.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
@@ -497,6 +508,7 @@ impl Shared {
 
     /// Lets every caller that waits know that nothing comes any more.
     fn release_waiters(&self) {
+        let _to_the_end = self.releasing.lock();
         let waiters = std::mem::take(&mut self.state.lock().waiters);
         for Waiter { replies, signal } in waiters.into_values() {
             // First, for who is told looks whether anything can come.
@@ -567,7 +579,7 @@ impl Host for Shared {
         drop(lives);
         // This thread alone tells of replies, so none comes after this. The last save may have
         // failed, which is to be told too.
-        if self.file.get().is_none() {
+        if !self.has_saver.load(Ordering::SeqCst) {
             self.hurry(Urgent::Closed);
         }
     }

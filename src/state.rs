@@ -196,9 +196,19 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-/// The absolute path of the file that `path` names, behind all links.
+/// The absolute path of the file that `path` names, behind all links, also where there is none yet.
 fn target(path: &Path) -> io::Result<PathBuf> {
-    fs::canonicalize(path).or_else(|_| std::path::absolute(path))
+    /// As many as Linux follows.
+    const LINKS_MAX: usize = 40;
+    let mut path = std::path::absolute(path)?;
+    for _ in 0..LINKS_MAX {
+        match fs::read_link(&path) {
+            // Relative to the directory of the link, which a link's absolute target replaces.
+            Ok(named) => path = path.parent().unwrap_or(Path::new("/")).join(named),
+            Err(_) => break,
+        }
+    }
+    Ok(path)
 }
 
 /// The path of a file in the same directory, with more behind its name.

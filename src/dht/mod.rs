@@ -5,8 +5,8 @@
 
 pub mod guard;
 pub mod lookup;
+pub mod members;
 pub mod protocol;
 pub mod requests;
 pub mod routing;
-
 pub mod storage;

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -63,12 +64,19 @@ impl Node {
             .map_err(|_| io::Error::new(io::ErrorKind::AlreadyExists, "it keeps one already"))?;
         let shared = Arc::clone(&self.shared);
         let name = format!("kadepy-saver-{}", self.address().port());
-        std::thread::Builder::new().name(name).spawn(move || {
+        self.shared.has_saver.store(true, Ordering::SeqCst);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
             shared.keep_saving(interval);
             drop(saver_lives);
             shared.hurry(Urgent::Closed);
-        })?;
-        Ok(())
+        });
+        spawned.map(drop).inspect_err(|_| {
+            self.shared.has_saver.store(false, Ordering::SeqCst);
+            // The reactor may have left it to the saver to say so.
+            if self.wait_closed(Duration::ZERO) {
+                self.shared.hurry(Urgent::Closed);
+            }
+        })
     }
 
     /// Saves now, on the calling thread.

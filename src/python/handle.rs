@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 
 use super::detach::{self, detached, in_python};
 use super::notices::PyNotices;
-use super::{classes, convert};
+use super::{classes, convert, resolve};
 use crate::config::Config;
 use crate::dht::requests::OpId;
 use crate::node::{CommandError, Node};
@@ -263,6 +263,7 @@ pub fn _close_all(py: Python<'_>, daemons: Vec<u64>) {
 pub fn _abandon_all() -> Vec<i32> {
     let mut descriptors = Vec::new();
     detach::forget_all();
+    resolve::forget_all();
     // Whoever held it is not in this process.
     let Some(nodes) = NODES.try_lock() else {
         return descriptors;

@@ -1,12 +1,14 @@
 //! Joining through contacts whose hosts may be names: the system's resolver takes as long as it likes,
 //! so names are resolved on threads of their own.
 
+use std::io;
 use std::net::ToSocketAddrs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::Level;
 use parking_lot::Mutex;
 
@@ -16,11 +18,15 @@ use crate::dht::requests::OpId;
 use crate::node::{CommandError, Node, Pending};
 use crate::wire::message::Endpoint;
 
-/// Names of one node that are resolved at once: a dead one must not hold up the others.
-const RESOLVERS: usize = 8;
+/// Names that the process resolves at once, each on a thread of its own, so that one that takes long
+/// holds up no other. A thread cannot be stopped in the system's resolver.
+const RESOLVERS: usize = 64;
 /// The wait before names that did not resolve are tried again, which doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Resolvers under way.
+static RESOLVING: AtomicUsize = AtomicUsize::new(0);
 
 /// What a contact resolves to, or why it does not.
 type Resolved = (Target, Result<Vec<Endpoint>, String>);
@@ -46,10 +52,13 @@ impl Joining {
         let pending = node.join(endpoints(&literal), !names.is_empty(), timeout)?;
         let own = node.address().into();
         let tried = Arc::new(Mutex::new(literal));
-        if !names.is_empty() {
-            let (node, op, tried) = (Arc::downgrade(node), pending.op(), Arc::clone(&tried));
-            on_a_thread(move || add_when_resolved(&node, op, names, &tried, ipv4));
-        }
+        let adding = Adding {
+            node: Arc::downgrade(node),
+            op: pending.op(),
+            left: AtomicUsize::new(names.len()),
+            tried: Arc::clone(&tried),
+        };
+        resolve(names, ipv4, Arc::new(move |resolved| adding.add(resolved)));
         Ok((pending, Self { own, is_private, targets, tried }))
     }
 
@@ -83,73 +92,113 @@ impl Joining {
     }
 }
 
-fn add_when_resolved(
-    node: &Weak<Node>,
+/// A join that waits for names.
+struct Adding {
+    node: Weak<Node>,
     op: OpId,
-    names: Vec<Target>,
-    tried: &Mutex<Vec<Resolved>>,
-    ipv4: bool,
-) {
-    let mut left = names.len();
-    for resolved in resolve(names, ipv4) {
-        left -= 1;
+    left: AtomicUsize,
+    tried: Arc<Mutex<Vec<Resolved>>>,
+}
+
+impl Adding {
+    fn add(&self, resolved: Resolved) {
         let found = resolved.1.clone().unwrap_or_default();
-        tried.lock().push(resolved);
-        let Some(node) = node.upgrade() else {
-            return;
-        };
-        // It fails only where the node is closed.
-        let _ = node.add_seeds(op, found, left > 0);
+        self.tried.lock().push(resolved);
+        let expects_more = self.left.fetch_sub(1, Ordering::AcqRel) > 1;
+        if let Some(node) = self.node.upgrade() {
+            // It fails only where the node is closed.
+            let _ = node.add_seeds(self.op, found, expects_more);
+        }
     }
 }
 
 /// Has `node` join through `targets`, and stay joined: through addresses at once, through names as
 /// they resolve, and as they resolve by then whenever it knows nobody again.
-pub fn stay_joined(node: &Arc<Node>, targets: &[Target]) -> Result<(), CommandError> {
+///
+/// # Errors
+///
+/// The system's, where it gives no thread to wait for the names; a closed node's are none, for it
+/// has no use for contacts.
+pub fn stay_joined(node: &Arc<Node>, targets: &[Target]) -> io::Result<()> {
     let ipv4 = node.address().is_ipv4();
     let (literal, names) = split(targets, ipv4);
     let known = endpoints(&literal);
     warn(node, &literal);
-    node.stay_joined(known.clone(), !names.is_empty())?;
-    if !names.is_empty() {
-        let node = Arc::downgrade(node);
-        on_a_thread(move || keep_resolved(&node, &known, &names, ipv4));
+    // It fails only where the node is closed.
+    let _ = node.stay_joined(known.clone(), !names.is_empty());
+    if names.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let keeper = Keeper { node: Arc::downgrade(node), ended: node.ended(), known, names };
+    let spawned = thread::Builder::new()
+        .name(format!("kadepy-names-{}", node.address().port()))
+        .spawn(move || keeper.keep_resolved(ipv4));
+    spawned.map(drop)
 }
 
-fn keep_resolved(node: &Weak<Node>, literal: &[Endpoint], names: &[Target], ipv4: bool) {
-    let mut wait = BACKOFF_MIN;
-    let mut found = Vec::new();
-    loop {
-        let mut fresh = Vec::new();
-        for resolved in resolve(names.to_vec(), ipv4) {
-            let Some(node) = node.upgrade() else {
+/// What keeps the names of a node resolved, until the node ends.
+struct Keeper {
+    node: Weak<Node>,
+    ended: Receiver<()>,
+    /// The contacts that are addresses.
+    known: Vec<Endpoint>,
+    names: Vec<Target>,
+}
+
+impl Keeper {
+    fn keep_resolved(self, ipv4: bool) {
+        let mut wait = BACKOFF_MIN;
+        let mut found = Vec::new();
+        loop {
+            let Some(fresh) = self.resolve(&found, ipv4) else {
                 return;
             };
-            warn(&node, std::slice::from_ref(&resolved));
-            fresh.extend(resolved.1.unwrap_or_default());
-            // What was found the last time stays in use until all is resolved anew. Here and below
-            // it fails only where the node is closed, which the wait tells.
-            let _ = node.stay_joined([literal, &found, &fresh].concat(), true);
-        }
-        let Some(node) = node.upgrade() else {
-            return;
-        };
-        let patience = if fresh.is_empty() {
-            let patience = wait;
-            wait = (wait * 2).min(BACKOFF_MAX);
-            Some(patience)
-        } else {
-            found = fresh;
-            wait = BACKOFF_MIN;
-            None
-        };
-        let _ = node.stay_joined([literal, &found].concat(), found.is_empty());
-        if node.wait_alone(patience).is_err() {
-            return;
+            let patience = if fresh.is_empty() {
+                let patience = wait;
+                wait = (wait * 2).min(BACKOFF_MAX);
+                Some(patience)
+            } else {
+                found = fresh;
+                wait = BACKOFF_MIN;
+                None
+            };
+            let Some(node) = self.node.upgrade() else {
+                return;
+            };
+            // It fails only where the node is closed, which the wait tells.
+            let _ = node.stay_joined([&*self.known, &found].concat(), found.is_empty());
+            if node.wait_alone(patience).is_err() {
+                return;
+            }
         }
     }
+
+    /// Resolves all names anew, and gives the node what comes as it comes; `None` where it ended.
+    fn resolve(&self, found: &[Endpoint], ipv4: bool) -> Option<Vec<Endpoint>> {
+        let (sender, resolved): (Sender<Resolved>, Receiver<Resolved>) = unbounded();
+        // Where the node has ended, nobody listens.
+        resolve(self.names.clone(), ipv4, Arc::new(move |one| drop(sender.send(one))));
+        let mut fresh = Vec::new();
+        loop {
+            let one = select! {
+                recv(resolved) -> one => one,
+                recv(self.ended) -> _ => return None,
+            };
+            let Ok(one) = one else {
+                return Some(fresh);
+            };
+            let node = self.node.upgrade()?;
+            warn(&node, std::slice::from_ref(&one));
+            fresh.extend(one.1.unwrap_or_default());
+            // What was found the last time stays in use until all is resolved anew.
+            let _ = node.stay_joined([&*self.known, found, &fresh].concat(), true);
+        }
+    }
+}
+
+/// Forgets the resolvers that a fork has left in the parent.
+pub fn forget_all() {
+    RESOLVING.store(0, Ordering::SeqCst);
 }
 
 fn warn(node: &Node, resolved: &[Resolved]) {
@@ -171,32 +220,44 @@ fn split(targets: &[Target], ipv4: bool) -> (Vec<Resolved>, Vec<Target>) {
     (literal.into_iter().map(with_endpoint).collect(), names)
 }
 
-/// Resolves names, a few at once; each comes as soon as it is resolved.
-fn resolve(names: Vec<Target>, ipv4: bool) -> Receiver<Resolved> {
-    let (queue, waiting) = unbounded();
-    let (sender, resolved) = unbounded();
-    let workers = names.len().min(RESOLVERS);
+/// Resolves names side by side; `tell` is called with each, on any thread.
+fn resolve(names: Vec<Target>, ipv4: bool, tell: Arc<dyn Fn(Resolved) + Send + Sync>) {
     for name in names {
-        // It cannot fail: the other end is here.
-        let _ = queue.send(name);
+        let (about, refused) = (name.clone(), Arc::clone(&tell));
+        let tell = Arc::clone(&tell);
+        let resolver = Resolver::enter();
+        let work = move || {
+            let found = look_up(&name, ipv4);
+            drop(resolver);
+            tell((name, found));
+        };
+        if RESOLVING.load(Ordering::SeqCst) > RESOLVERS {
+            drop(work);
+            let reason = format!("{RESOLVERS} names are being resolved already");
+            refused((about, Err(reason)));
+        } else if let Err(error) = thread::Builder::new().name("kadepy-resolver".into()).spawn(work)
+        {
+            refused((about, Err(format!("there is no thread to resolve it on: {error}"))));
+        }
     }
-    for _ in 0..workers {
-        let (waiting, sender): (Receiver<Target>, Sender<Resolved>) =
-            (waiting.clone(), sender.clone());
-        on_a_thread(move || {
-            while let Ok(name) = waiting.try_recv() {
-                let found = look_up(&name, ipv4);
-                // Nobody may be waiting any more.
-                let _ = sender.send((name, found));
-            }
-        });
-    }
-    resolved
 }
 
-fn on_a_thread(work: impl FnOnce() + Send + 'static) {
-    // Where there is no thread to be had, the name is one that did not resolve.
-    let _ = thread::Builder::new().name("kadepy-resolver".into()).spawn(work);
+/// A resolver under way, while it lives.
+struct Resolver;
+
+impl Resolver {
+    fn enter() -> Self {
+        RESOLVING.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        // A fork may have set it to zero meanwhile.
+        let one_less = |resolving: usize| Some(resolving.saturating_sub(1));
+        let _ = RESOLVING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+    }
 }
 
 fn look_up(name: &Target, ipv4: bool) -> Result<Vec<Endpoint>, String> {

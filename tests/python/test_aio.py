@@ -501,6 +501,20 @@ def test_close_may_come_again_and_from_many_tasks(run_on_each: Run) -> None:
     run_on_each(main)
 
 
+def test_many_who_close_at_once_release_all_who_await(run: Run, node: ScriptedNode) -> None:
+    async def main() -> None:
+        node.scripts = dict.fromkeys(Type, lambda ask: [])
+        for _ in range(5):
+            swarm = local(config=Config(request_timeout=60))
+            pings = [asyncio.create_task(swarm.ping(node.address, timeout=60)) for _ in range(1000)]
+            await asyncio.sleep(0)
+            await asyncio.gather(*(swarm.close() for _ in range(3)))
+            ends = await asyncio.gather(*pings, return_exceptions=True)
+            assert {type(end) for end in ends} == {ClosedError}
+
+    run(main)
+
+
 def test_the_block_closes_on_an_error_too(run_on_each: Run) -> None:
     async def main() -> None:
         swarm = local()

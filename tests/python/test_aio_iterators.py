@@ -16,7 +16,7 @@ import pytest
 
 import wire
 from conftest import DEADLINE, RawNode, Run, ScriptedNode, until, wait_until
-from kadepy import AsyncSwarm, ClosedError, Config, Peer, aio
+from kadepy import AsyncSwarm, ClosedError, Config, Peer, Swarm, aio
 from kadepy import Packet as KadepyPacket
 from wire import Type
 
@@ -24,6 +24,7 @@ HERE = "127.0.0.1"
 TOPIC = bytes(range(32))
 # A silent contact holds up a lookup for 20 seconds.
 PATIENT = Config(request_timeout=60, short_wait_min=10, short_wait_max=60)
+Make = Callable[..., Swarm]
 MakeNode = Callable[..., ScriptedNode]
 
 
@@ -566,19 +567,63 @@ def test_an_iterator_may_be_made_before_the_loop(run_on_each: Run, raw: RawNode)
     run_on_each(main)
 
 
-def test_an_iterator_that_waited_in_another_loop_says_so(run: Run) -> None:
+def test_a_stream_that_waited_in_one_loop_goes_on_in_the_next(run: Run, raw: RawNode) -> None:
     swarm = local()
     packets = swarm.packets()
 
     async def wait() -> None:
-        async with asyncio.timeout(0.01):
-            await anext(packets)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(packets)
 
-    with pytest.raises(TimeoutError):
-        run(wait)
-    with pytest.raises(RuntimeError, match="different event loop"):
-        run(wait)
-    run(swarm.close)
+    async def take() -> None:
+        taking = asyncio.create_task(anext(packets))
+        await asyncio.sleep(0)
+        raw.socket.sendto(message(raw, b"later"), swarm.address)
+        assert (await taking).payload == b"later"
+        await swarm.close()
+
+    run(wait)
+    run(take)
+
+
+def test_a_membership_that_waited_in_one_loop_goes_on_in_the_next(
+    run: Run, make_swarm: Make
+) -> None:
+    first = make_swarm()
+    swarm = local(bootstrap=[first.address])
+    membership = swarm.join(TOPIC, 4_000)
+
+    async def wait() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(aiter(membership))
+
+    async def take() -> None:
+        members = aiter(membership)
+        taking = asyncio.create_task(anext(members))
+        await asyncio.sleep(0)
+        first.join(TOPIC, 4_001)
+        assert await taking == ("127.0.0.1", 4_001)
+        ending = asyncio.create_task(anext(members, None))
+        await asyncio.sleep(0)
+        await swarm.close()
+        assert await ending is None
+
+    run(wait)
+    run(take)
+
+
+def test_a_membership_left_in_another_thread_ends_its_iterators(run: Run) -> None:
+    async def main() -> None:
+        async with local() as swarm:
+            membership = swarm.join(TOPIC)
+            endings = [asyncio.create_task(anext(aiter(membership), None)) for _ in range(2)]
+            await asyncio.sleep(0)
+            threading.Thread(target=membership.leave).start()
+            assert await asyncio.gather(*endings) == [None, None]
+
+    run(main)
 
 
 def test_loops_in_two_threads_get_every_packet(run: Run, raw: RawNode) -> None:

@@ -97,7 +97,8 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        self.begin_join(now, Join::new(seeds, Vec::new(), expects_more), timeout, out)
+        self.check_room()?;
+        Ok(self.begin_join(now, Join::new(seeds, Vec::new(), expects_more), timeout, out))
     }
 
     /// Brings a join more seeds, if it is still under way.
@@ -127,7 +128,6 @@ impl Engine {
         expects_more: bool,
         out: &mut Outbox,
     ) {
-        // Those that were silent before wait for their turn.
         let has_new = seeds.iter().any(|seed| !self.home.seeds.contains(seed));
         self.home.seeds.clone_from(&seeds);
         self.home.expects_more = expects_more;
@@ -135,7 +135,10 @@ impl Engine {
             self.add_seeds(now, join, seeds, false, out);
         } else if has_new {
             self.home.is_due = true;
-            self.home.next_try = now;
+            // After a failure the pause holds for new ones too, which a name may give without end.
+            if self.home.backoff.is_zero() {
+                self.home.next_try = now;
+            }
         }
     }
 
@@ -174,13 +177,13 @@ impl Engine {
         join: Join,
         timeout: Option<Duration>,
         out: &mut Outbox,
-    ) -> Result<OpId, Busy> {
-        let op = self.begin_lookup(now, self.id, Goal::Join(join), timeout)?;
+    ) -> OpId {
+        let op = self.begin_lookup(now, self.id, Goal::Join(join), timeout);
         self.end_overdue(now);
         self.table.touch(now, &self.id);
         self.greet(now, op, out);
         self.advance(now, op, out);
-        Ok(op)
+        op
     }
 
     /// Has the next tick begin a join in the place of one that is under way: that one does not know
@@ -270,9 +273,7 @@ impl Engine {
             join.refreshing += 1;
             let random = self.random_id();
             let target = self.table.id_in_bucket(bucket, &random);
-            if !self.start_refresh(now, target, Some(op), out) {
-                self.refreshed(now, op, out);
-            }
+            self.start_refresh(now, target, Some(op), out);
         }
     }
 
@@ -297,9 +298,7 @@ impl Engine {
             let join = Join::new(self.home.seeds.clone(), known_before, false);
             // Known before it begins, for a join that nobody can be asked for ends at once.
             self.home.join = Some(self.next_op + 1);
-            if self.begin_join(now, join, None, out).is_err() {
-                self.came_home(now, &[]);
-            }
+            self.begin_join(now, join, None, out);
         }
         if self.must_release() {
             for op in std::mem::take(&mut self.home.held) {

@@ -84,7 +84,8 @@ impl Engine {
         let own: Vec<Endpoint> =
             self.storage.peers(now, &topic).take(self.config.lookup_peers).collect();
         let found = own.iter().copied().collect();
-        let op = self.begin_lookup(now, topic, Goal::Peers { found }, timeout)?;
+        self.check_room()?;
+        let op = self.begin_lookup(now, topic, Goal::Peers { found }, timeout);
         if !own.is_empty() {
             self.events.push_back(Event::Peers { op, peers: own });
         }
@@ -119,7 +120,8 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        let op = self.begin_lookup(now, target, goal, timeout)?;
+        self.check_room()?;
+        let op = self.begin_lookup(now, target, goal, timeout);
         self.hold_or_launch(now, op, out);
         Ok(op)
     }
@@ -130,11 +132,10 @@ impl Engine {
         target: NodeId,
         goal: Goal,
         timeout: Option<Duration>,
-    ) -> Result<OpId, Busy> {
+    ) -> OpId {
         let lookup = Lookup::new(target, &self.config);
-        let op = self.begin(now, Task::Lookup(Box::new(LookupTask { lookup, goal })), timeout)?;
         self.counters.lookups += 1;
-        Ok(op)
+        self.begin(now, Task::Lookup(Box::new(LookupTask { lookup, goal })), timeout)
     }
 
     fn hold_or_launch(&mut self, now: Time, op: OpId, out: &mut Outbox) {
@@ -161,23 +162,20 @@ impl Engine {
         self.advance(now, op, out);
     }
 
-    /// Looks up `target` to fill its bucket; whether there was room for one more lookup.
+    /// Looks up `target` to fill its bucket.
     pub(super) fn start_refresh(
         &mut self,
         now: Time,
         target: NodeId,
         join: Option<OpId>,
         out: &mut Outbox,
-    ) -> bool {
+    ) {
         self.table.touch(now, &target);
-        let Ok(op) = self.begin_lookup(now, target, Goal::Refresh { join }, None) else {
-            return false;
-        };
+        let op = self.begin_lookup(now, target, Goal::Refresh { join }, None);
         if join.is_none() {
             self.refreshing = Some(op);
         }
         self.launch(now, op, out);
-        true
     }
 
     /// Sends what a lookup wants sent, and concludes it when it is done.

@@ -9,8 +9,9 @@ use rand_core::Rng;
 
 use super::lookups::LookupTask;
 use super::operations::{Busy, Operation, Task};
-use super::{Engine, Event, Outbox};
+use super::{Engine, Event, Outbox, Refusal};
 use crate::config::Config;
+use crate::dht::members::Members;
 use crate::dht::requests::OpId;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -40,6 +41,8 @@ pub(super) struct Memberships {
     rounds: usize,
     /// When a round may start again.
     next_start: Time,
+    /// The peers that all of them know, together; no more than `Config.records`.
+    peers: usize,
 }
 
 /// A topic that a caller has joined.
@@ -55,20 +58,11 @@ pub(super) struct MembershipTask {
     wait: Duration,
     confirmed: Option<usize>,
     /// At most `Config.lookup_peers`.
-    peers: BTreeMap<Endpoint, Known>,
-    /// The number of the peer that came last.
-    arrivals: u64,
+    peers: Members,
     /// Whether an [`Event::Members`] waits to be taken.
     is_told: bool,
     /// Where the last node that said so sees this one.
     seen_at: Option<Endpoint>,
-}
-
-/// What is kept of a peer.
-struct Known {
-    /// Its number, in the order in which the peers came; each is given once.
-    arrival: u64,
-    seen: Time,
 }
 
 /// The pause after the first round that a node confirmed. It doubles up to a third of a record's
@@ -136,12 +130,15 @@ impl Engine {
             due: now,
             wait: Duration::ZERO,
             confirmed: None,
-            peers: BTreeMap::new(),
-            arrivals: 0,
+            peers: Members::default(),
             is_told: false,
             seen_at: None,
         };
-        let op = self.begin(now, Task::Membership(Box::new(task)), None)?;
+        if self.memberships.len() >= self.config.memberships {
+            self.refuse(Refusal::Busy);
+            return Err(Busy::MEMBERSHIPS);
+        }
+        let op = self.begin(now, Task::Membership(Box::new(task)), None);
         self.memberships.due.insert((now, op));
         self.memberships.topics.insert((topic, op));
         Ok(op)
@@ -152,13 +149,10 @@ impl Engine {
     ///
     /// A peer that was not seen for `Config.record_life` is forgotten, and new when it comes again.
     pub fn members(&self, op: OpId, after: u64) -> Vec<(u64, Endpoint)> {
-        let Some(Task::Membership(task)) = self.operations.get(&op).map(|it| &it.task) else {
-            return Vec::new();
-        };
-        let all = task.peers.iter().map(|(peer, known)| (known.arrival, *peer));
-        let mut later: Vec<(u64, Endpoint)> = all.filter(|(number, _)| *number > after).collect();
-        later.sort_unstable();
-        later
+        match self.operations.get(&op).map(|operation| &operation.task) {
+            Some(Task::Membership(task)) => task.peers.after(after),
+            _ => Vec::new(),
+        }
     }
 
     /// How a membership stands; `None` where there is no such one any more.
@@ -201,8 +195,11 @@ impl Engine {
             return;
         };
         let topic = task.topic;
-        task.peers.retain(|_, known| now - known.seen < config.record_life);
+        let before = task.peers.len();
+        task.peers.forget_old(now, config.record_life);
+        let forgotten = before - task.peers.len();
         task.round = Some(Box::new(LookupTask::announce(topic, task.port, &config)));
+        self.memberships.peers -= forgotten;
         self.memberships.rounds += 1;
         self.counters.lookups += 1;
         self.set_deadline(op, Some(now + ROUND_TIMEOUT));
@@ -256,6 +253,11 @@ impl Engine {
             task.confirmed = None;
             task.peers.clear();
         }
+        memberships.peers = 0;
+    }
+
+    fn peers_of(&mut self, op: OpId) -> usize {
+        self.membership_task(op).map_or(0, |task| task.peers.len())
     }
 
     fn jitter(&mut self) -> f64 {
@@ -310,27 +312,25 @@ impl Engine {
     /// Takes note of peers, but for the own port at an address that can only be this node's own;
     /// tells of new ones.
     fn meet(&mut self, now: Time, op: OpId, mut peers: Vec<Endpoint>) {
-        let (peers_max, bound_port) = (self.config.lookup_peers, self.bound.port());
+        let bound_port = self.bound.port();
         let Some(port) = self.membership_task(op).map(|task| task.port.unwrap_or(bound_port))
         else {
             return;
         };
         peers.retain(|peer| peer.port() != port || !self.is_own(&peer.with_port(bound_port)));
+        let (peers_max, peers_max_in_all) = (self.config.lookup_peers, self.config.records);
+        let others = self.memberships.peers - self.peers_of(op);
         let Some(task) = self.membership_task(op) else {
             return;
         };
-        let before = task.arrivals;
-        for peer in peers {
-            if let Some(known) = task.peers.get_mut(&peer) {
-                known.seen = now;
-            } else if task.peers.len() < peers_max {
-                task.arrivals += 1;
-                task.peers.insert(peer, Known { arrival: task.arrivals, seen: now });
-            }
-        }
-        if task.arrivals > before && !std::mem::replace(&mut task.is_told, true) {
+        let max = peers_max.min(peers_max_in_all.saturating_sub(others));
+        let before = task.peers.arrivals();
+        peers.into_iter().for_each(|peer| task.peers.meet(now, peer, max));
+        let known = task.peers.len();
+        if task.peers.arrivals() > before && !std::mem::replace(&mut task.is_told, true) {
             self.events.push_back(Event::Members { op });
         }
+        self.memberships.peers = others + known;
     }
 
     /// Notes that the owner takes an event: what it says of new members is told.
@@ -345,12 +345,13 @@ impl Engine {
     /// Panics where an index disagrees with the memberships or a cap is passed.
     pub(super) fn check_memberships(&self) {
         let Memberships { due, topics, rounds, .. } = &self.memberships;
-        let (mut pausing, mut running) = (0, 0);
+        let (mut pausing, mut running, mut peers) = (0, 0, 0);
         for (op, operation) in &self.operations {
             let Task::Membership(task) = &operation.task else {
                 continue;
             };
             task.check_invariants(&self.config);
+            peers += task.peers.len();
             assert!(topics.contains(&(task.topic, *op)));
             assert_eq!(task.round.is_some(), operation.deadline.is_some());
             match task.round {
@@ -364,6 +365,8 @@ impl Engine {
         assert_eq!((pausing, running), (due.len(), *rounds));
         assert_eq!(pausing + running, topics.len());
         assert!(running <= ROUNDS_MAX, "more rounds than allowed");
+        assert_eq!(peers, self.memberships.peers);
+        assert!(peers <= self.config.records, "more peers than allowed in all");
     }
 }
 
@@ -381,12 +384,18 @@ impl Memberships {
     /// Forgets one that has ended.
     pub(super) fn remove(&mut self, op: OpId, task: &MembershipTask) {
         self.topics.remove(&(task.topic, op));
+        self.peers -= task.peers.len();
         match task.round {
             Some(_) => self.rounds -= 1,
             None => {
                 self.due.remove(&(task.due, op));
             }
         }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.topics.len()
     }
 
     fn put_off(&mut self, op: OpId, task: &mut MembershipTask, due: Time) {
@@ -409,8 +418,6 @@ impl MembershipTask {
 
     fn check_invariants(&self, config: &Config) {
         assert!(self.peers.len() <= config.lookup_peers, "more peers than allowed");
-        let numbers: BTreeSet<u64> = self.peers.values().map(|known| known.arrival).collect();
-        assert_eq!(numbers.len(), self.peers.len(), "two peers with one number");
-        assert!(numbers.last().is_none_or(|&last| last <= self.arrivals));
+        self.peers.check_invariants();
     }
 }

@@ -16,8 +16,15 @@ use crate::wire::message::{Contact, Endpoint, Message, Token};
 
 /// As many operations are under way as the configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("too many operations under way; wait for some to end, or raise Config.operations")]
-pub struct Busy;
+#[error("too many {0} under way; wait for some to end, or raise Config.{0}")]
+pub struct Busy(&'static str);
+
+impl Busy {
+    /// Of the lookups, pings and joins that callers wait for.
+    pub(super) const OPERATIONS: Self = Self("operations");
+    /// Of the topics that callers have joined.
+    pub(super) const MEMBERSHIPS: Self = Self("memberships");
+}
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,10 +85,11 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        let op = self.begin(now, Task::Ping { attempts: 1, expired: 0 }, timeout)?;
+        self.check_room()?;
+        let op = self.begin(now, Task::Ping { attempts: 1, expired: 0 }, timeout);
         if !self.ask(Request::to_endpoint(now, to, Question::Ping, Purpose::Op(op)), out) {
             self.remove(op);
-            return Err(Busy);
+            return Err(Busy::OPERATIONS);
         }
         self.end_overdue(now);
         Ok(op)
@@ -108,7 +116,8 @@ impl Engine {
             return;
         }
         let timeout = Some(2 * self.config.request_timeout);
-        if let Ok(op) = self.begin(now, Task::Introduction { port }, timeout) {
+        if self.check_room().is_ok() {
+            let op = self.begin(now, Task::Introduction { port }, timeout);
             let question = Question::GetPeers(topic);
             self.ask(Request::to_endpoint(now, to, question, Purpose::Op(op)), out);
         }
@@ -122,21 +131,22 @@ impl Engine {
 
 /// From the command to the outcome.
 impl Engine {
-    pub(super) fn begin(
-        &mut self,
-        now: Time,
-        task: Task,
-        timeout: Option<Duration>,
-    ) -> Result<OpId, Busy> {
-        if self.operations.len() >= self.config.operations {
+    /// Whether there is room for one more of what callers start. What the node does by itself, to
+    /// stay joined, is bounded in its own way and needs none; memberships have their own cap.
+    pub(super) fn check_room(&mut self) -> Result<(), Busy> {
+        if self.operations.len() - self.memberships.len() >= self.config.operations {
             self.refuse(Refusal::Busy);
-            return Err(Busy);
+            return Err(Busy::OPERATIONS);
         }
+        Ok(())
+    }
+
+    pub(super) fn begin(&mut self, now: Time, task: Task, timeout: Option<Duration>) -> OpId {
         self.next_op += 1;
         let op = self.next_op;
         self.operations.insert(op, Operation { deadline: None, task });
         self.set_deadline(op, timeout.map(|timeout| now + timeout));
-        Ok(op)
+        op
     }
 
     /// Takes in the answer to a request of an operation, if that is still under way.
