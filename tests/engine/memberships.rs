@@ -356,14 +356,46 @@ fn a_liar_hides_a_peer_from_no_answer_but_its_own() {
 }
 
 #[test]
-fn a_membership_keeps_no_more_peers_than_its_cap() {
+fn a_membership_keeps_no_more_peers_than_its_cap_the_last_to_come() {
     let mut stage = Stage::new(Config { lookup_peers: 10, ..Config::default() });
     let storer = listed_storer(&mut stage);
     let op = join(&mut stage.network, stage.at, TOPIC, None);
     let question = stage.sent(storer.endpoint).pop().expect("a GET_PEERS");
     let peers: Vec<Endpoint> = (100..130).map(public).collect();
     stage.inject(storer.endpoint, &answer(storer, &question, None, &peers));
-    assert_eq!(members(&stage.network, stage.at, op), peers[..10]);
+    assert_eq!(members(&stage.network, stage.at, op), peers[20..]);
+}
+
+#[test]
+fn memberships_together_keep_no_more_peers_than_records() {
+    // A node that stores both topics meets whoever is announced to it.
+    let mut network = network(seed(21), 2, Config { records: 10, ..Config::default() });
+    let ops = [0, 1].map(|topic| join(&mut network, public(0), NodeId([topic; 32]), Some(80)));
+    for port in 1..=10 {
+        for topic in [0, 1] {
+            announce(&mut network, public(1), NodeId([topic; 32]), 1_000 + port);
+        }
+    }
+    let known = ops.map(|op| membership(&network, public(0), op).peers);
+    assert_eq!(known.iter().sum::<usize>(), 10, "{known:?}");
+    network.nodes[&public(0)].check_invariants();
+}
+
+#[test]
+fn a_node_full_of_memberships_and_operations_comes_home() {
+    let config = Config { memberships: 2, operations: 8, ..Config::default() };
+    let mut network = network(seed(22), 1, config.clone());
+    let (at, seed) = (public(0), public(1));
+    network.command(at, |node, now, out| node.stay_joined(now, vec![seed], false, out));
+    for topic in 0..2 {
+        join(&mut network, at, NodeId([topic; 32]), None);
+    }
+    // They wait for the join; one more is refused at last.
+    while network.command(at, |node, now, out| node.find_node(now, TOPIC, None, out).is_ok()) {}
+    network.run(5 * MINUTE);
+    network.add(seed, &Arc::new(config));
+    network.run(2 * MINUTE);
+    assert_eq!(network.nodes[&at].table().len(), 1);
 }
 
 #[test]
@@ -531,8 +563,9 @@ fn a_cancelled_membership_sends_nothing_more() {
 }
 
 #[test]
-fn the_cap_on_operations_counts_memberships_and_leaves_their_rounds_alone() {
-    let mut network = network(seed(16), 3, Config { operations: 3, ..Config::default() });
+fn the_cap_on_memberships_leaves_all_else_alone() {
+    let config = Config { memberships: 3, operations: 1, ..Config::default() };
+    let mut network = network(seed(16), 3, config);
     let at = public(1);
     let ops = [0, 1, 2].map(|index| join(&mut network, at, NodeId([index; 32]), None));
     let refused = network.command(at, |node, now, _| node.join_topic(now, TOPIC, None).is_err());
@@ -599,7 +632,7 @@ proptest! {
 
     #[test]
     fn any_sequence_of_joins_and_cancels_keeps_the_invariants(steps in steps()) {
-        let config = Config { record_life: 30 * SECOND, operations: 8, lookup_peers: 3, ..Config::default() };
+        let config = Config { record_life: 30 * SECOND, memberships: 8, records: 6, lookup_peers: 3, ..Config::default() };
         let mut network = network(18, 4, config);
         network.records = false;
         let at = public(1);

@@ -170,11 +170,12 @@ fn home_contacts_that_were_known_bring_no_earlier_try() {
 }
 
 #[test]
-fn a_new_home_contact_is_tried_at_once() {
+fn a_new_home_contact_waits_for_the_next_try_after_a_failure() {
     let (silent, new) = (public(2), public(3));
     let mut stage = given_up(silent);
     stay_joined(&mut stage, &[silent, new]);
-    assert_eq!(next_try(&mut stage, new, SECOND), Some(Duration::ZERO));
+    assert_eq!(next_try(&mut stage, new, 40 * SECOND), None);
+    assert!(next_try(&mut stage, new, 30 * SECOND).is_some());
 }
 
 #[test]
