@@ -43,6 +43,11 @@ impl Running {
         };
         owner.ensure_dispatcher(py)?;
         owner.set_listener(pending.op(), listener);
+        if self.pending().is_none() {
+            // Another thread has ended it meanwhile, when there was no listener to remove.
+            owner.remove_listener(pending.op());
+            return Ok(true);
+        }
         Ok(pending.listen())
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import operator
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,16 +23,19 @@ ROOT = Path(__file__).parents[2]
     [
         "mypy.stubtest kadepy",
         "mypy --strict python/kadepy tests/python",
-        "pyright --pythonpath {python} tests/python/sample.py",
-        "pyright --pythonpath {python} --ignoreexternal --verifytypes kadepy",
+        "pyright tests/python/sample.py",
+        "pyright --ignoreexternal --verifytypes kadepy",
         "ruff check python tests/python",
         "ruff format --check python tests/python",
     ],
 )
 def test_is_content(command: str) -> None:
+    # Pyright looks at the packages of the Python that it finds there.
+    search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
-        [sys.executable, "-m", *(word.format(python=sys.executable) for word in command.split())],
+        [sys.executable, "-m", *command.split()],
         cwd=ROOT,
+        env={**os.environ, "PATH": search},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
