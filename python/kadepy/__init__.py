@@ -73,13 +73,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Not at import, for asyncio costs more than all else here.
-    if name in ("AsyncMembership", "AsyncSwarm"):
-        from kadepy import aio
+if not TYPE_CHECKING:
 
-        return globals().setdefault(name, getattr(aio, name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        # Not at import, for asyncio costs more than all else here.
+        if name in ("AsyncMembership", "AsyncSwarm"):
+            from kadepy import aio
+
+            return globals().setdefault(name, getattr(aio, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

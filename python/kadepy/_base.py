@@ -71,7 +71,7 @@ class BaseMembership:
 
     @property
     def peers(self) -> list[Peer]:
-        """The other peers known now, in the order in which they came.
+        """The other peers that were announced lately, in the order in which they came.
 
         A peer that no lookup found for as long as a record lives (30 minutes) is no longer among
         them. After the end these are the ones known then.
@@ -84,8 +84,8 @@ class BaseMembership:
     def stored(self) -> int | None:
         """How many nodes stored the last announce; None before the first is over.
 
-        After 0 nobody can find this peer; the announce is soon tried again. After the end it is
-        what was known then.
+        After 0 nobody can find this peer, and the announce is soon tried again; but for nodes of
+        v0.1, which store and do not say so. After the end it is what was known then.
         """
         stored = self._members.confirmed
         return stored if self in self._kept else self._last[1]
@@ -100,6 +100,8 @@ class BaseMembership:
         self._members.close()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_members"):
+            return f"<{type(self).__name__}, not started>"
         port = "" if self.port is None else f" on port {self.port}"
         if self._members.closed:
             state = "ended"
@@ -156,6 +158,9 @@ class BaseSwarm:
         finally:
             # Some tracebacks show what the frames hold.
             del network_key
+
+    # Errors of its arguments name the class that one knows.
+    __init__.__qualname__ = "Swarm.__init__"
 
     @property
     def id(self) -> bytes:

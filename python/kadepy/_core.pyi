@@ -1,7 +1,7 @@
 """The compiled core of KadePy. `kadepy` exports what is public."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from typing_extensions import Buffer
 
@@ -36,7 +36,7 @@ __all__ = [
 
 __version__: str
 
-_Callback = Callable[[bytes, int, str, int, object], object]
+_Callback = Callable[[bytes, int, str, int, Any], object]
 _Address = Peer | NodeTuple | tuple[str, int]
 _Contact = str | tuple[str, int] | NodeTuple
 _T = TypeVar("_T")
@@ -81,6 +81,7 @@ class Config:
         replacements: int | None = None,
         open_requests: int | None = None,
         operations: int | None = None,
+        memberships: int | None = None,
         callback_queue: int | None = None,
         receive_buffer: int | None = None,
         legacy: str | None = None,
@@ -168,7 +169,7 @@ class Config:
         """
     @property
     def records(self) -> int:
-        """Peers stored in all.
+        """Peers stored in all; as many more may be known of joined topics.
 
         Default 100000; 1 to 100000000.
         """
@@ -217,9 +218,17 @@ class Config:
         """
     @property
     def operations(self) -> int:
-        """Lookups, pings, joins and memberships of topics at once; one more is refused.
+        """Lookups, pings and joins under way at once; one more is refused.
 
         Default 4096; 1 to 1000000.
+        """
+    @property
+    def memberships(self) -> int:
+        """Topics that this node has joined at once; one more is refused. As a round for each
+        begins 100 ms after the last one, more than the default cannot be kept announced for
+        the default `record_life`.
+
+        Default 10000; 1 to 1000000.
         """
     @property
     def callback_queue(self) -> int:

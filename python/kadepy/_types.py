@@ -70,7 +70,17 @@ class Node(namedtuple("Node", ["id", "ip", "port"])):
 
 
 class Packet(namedtuple("Packet", ["sender_id", "msg_type", "ip", "port", "payload"])):
-    """A packet that came in: a callback's arguments as a named tuple."""
+    """A packet that came in: a callback's arguments as a named tuple.
+
+    Attributes:
+        sender_id: the id of the node that it is from, 32 bytes.
+        msg_type: its type: 16 to 255 an application's, else one of ``kadepy.swarm.MSG_*`` and other
+            types of the protocol.
+        ip: its source's IP address.
+        port: its source's port.
+        payload: a list of ``{"id", "ip", "port"}`` dicts for FOUND_NODES, of ``{"ip", "port"}``
+            dicts for PEERS, the body as bytes for other types that have one, else None.
+    """
 
     __slots__ = ()
 

@@ -36,7 +36,7 @@ class Packet(NamedTuple):
     msg_type: int
     ip: str
     port: int
-    payload: object
+    payload: list[dict[str, bytes | str | int]] | bytes | None
 
 class Stats(NamedTuple):
     packets_in: dict[str, int]

@@ -88,6 +88,7 @@ class AsyncSwarm(BaseSwarm):
 
     async def get_peers(self, topic: Buffer, timeout: float | None = 10.0) -> list[Peer]:
         """The peers that announced a topic; see `Swarm.get_peers`."""
+        await asyncio.sleep(0)
         return [peer async for peer in self.iter_peers(topic, timeout=timeout)]
 
     def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> _AsyncPeers:
@@ -117,6 +118,7 @@ class AsyncSwarm(BaseSwarm):
     def packets(self) -> _Packets:
         """Every packet that comes in from now on, until the node is closed.
 
+        It is this call that counts: make it before anything is sent that is to be answered.
         Each iterator gets all of them, until it is dropped or its `aclose()` is called. It keeps
         `Config.callback_queue` packets for a loop that is slow to take them; then the oldest is
         dropped, and counted in ``stats().callback_dropped``.
@@ -165,7 +167,10 @@ class AsyncSwarm(BaseSwarm):
     async def _result(self, operation: _core.Operation[_T]) -> _T:
         ready = asyncio.Event()
         try:
-            if not operation.listen(self._into_loop(ready.set)):
+            if operation.listen(self._into_loop(ready.set)):
+                # Every await lets other tasks run, as one that had to wait does.
+                await asyncio.sleep(0)
+            else:
                 await ready.wait()
             return operation.result_now()
         finally:
@@ -353,7 +358,12 @@ class _Feed:
         self._streams: tuple[weakref.ref[_Packets], ...] = ()
 
     def __call__(
-        self, sender_id: bytes, msg_type: int, ip: str, port: int, payload: object
+        self,
+        sender_id: bytes,
+        msg_type: int,
+        ip: str,
+        port: int,
+        payload: list[dict[str, bytes | str | int]] | bytes | None,
     ) -> None:
         packet = Packet(sender_id, msg_type, ip, port, payload)
         has_dropped = False

@@ -10,13 +10,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
+    from typing import Any, Self
 
     from typing_extensions import Buffer
 
     from kadepy._base import _Address, _Contact
     from kadepy._types import Node, Peer
 
-    _Callback = Callable[[bytes, int, str, int, object], object]
+    _Callback = Callable[[bytes, int, str, int, Any], object]
 
 MSG_PING = 0
 MSG_PONG = 1
@@ -45,7 +46,7 @@ class Membership(BaseMembership):
     `Swarm.join` makes it. As a context manager it is left at the end of the block.
     """
 
-    def __enter__(self) -> Membership:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -104,7 +105,8 @@ class Swarm(BaseSwarm):
             but not from whom they are, and it does not notice when they are changed.
         state_path: the path of a file that keeps the node's id and its good contacts, so that it
             comes back as the same node and joins without `bootstrap`; lookups wait for that, too.
-            It is made where there is none, and saved every 5 minutes and when the node is closed.
+            It is made where there is none, and saved seconds after the start, then less often, every
+            5 minutes at last, and when the node is closed.
             One node at a time may use it. Where `node_id` is given, that is the id. A file that is
             no state file, damaged or of a later KadePy gives a `RuntimeWarning`: it is kept under
             the same name with ``.bad`` behind it, and the node starts afresh.
@@ -269,7 +271,7 @@ class Swarm(BaseSwarm):
 
         It is announced at once and again before the announce expires, by itself also after the
         network was away; each time the topic is looked up as well. That goes on until `leave()`
-        or `close()`, whether the result is kept or not.
+        or `close()`, whether the result is kept or not, but not longer than the `Swarm` is.
 
         Args:
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
@@ -317,7 +319,8 @@ class Swarm(BaseSwarm):
     def save(self) -> None:
         """Saves the node's id and contacts to the file at `state_path` now.
 
-        The node does so by itself every 5 minutes and when it is closed; where that fails, it logs
+        The node does so by itself every 5 minutes, more often in the first, and when it is closed;
+        where that fails, it logs
         a warning. Whenever the process or the machine stops, the file holds one save as a whole,
         the last or the one before. On systems with owners of files, only the owner can read it.
 
@@ -345,7 +348,7 @@ class Swarm(BaseSwarm):
         """
         self._node.close()
 
-    def __enter__(self) -> Swarm:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -538,12 +538,13 @@ impl Engine {
         };
         let contact = Contact { id: reply.sender, endpoint: from };
         if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
-            let knew_nobody = self.table.is_empty();
+            let known = self.table.len();
             if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
                 self.check(now, listed, out);
             }
-            if knew_nobody && !self.table.is_empty() {
-                self.retry_memberships(now);
+            // In a network that small, whoever comes stores every topic.
+            if (known + 1..=self.config.k).contains(&self.table.len()) {
+                self.hurry_memberships(now);
             }
         }
         if let Purpose::Op(op) = request.purpose {

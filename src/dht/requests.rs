@@ -179,7 +179,10 @@ impl Requests {
         } else {
             self.close(txid)
         };
-        let wake = request.sent + self.short_wait(known_rtt).min(self.timeout);
+        // A seed may be far away, however near those are that were measured, and is waited for.
+        let is_seed = request.id.is_none() && matches!(request.question, Question::FindNode(_));
+        let wait = if is_seed { self.longest_wait() } else { self.short_wait(known_rtt) };
+        let wake = request.sent + wait.min(self.timeout);
         self.waiting.insert((wake, txid));
         self.by_endpoint.insert((request.to, request.sent, txid));
         self.open.insert(txid, Open { request, wake });
@@ -272,9 +275,13 @@ impl Requests {
             (Some(known), _) => known * 3,
             (None, Some(rtt)) => rtt.smoothed + rtt.variation * 4,
             // The first contact may be the slowest, and nobody waits behind it.
-            (None, None) => return self.wait_max * 2,
+            (None, None) => return self.longest_wait(),
         };
         wait.clamp(self.wait_min, self.wait_max)
+    }
+
+    fn longest_wait(&self) -> Duration {
+        self.wait_max * 2
     }
 
     fn oldest_to(&self, endpoint: Endpoint) -> impl Iterator<Item = TxId> {

@@ -17,6 +17,10 @@ use crate::state::{self, CONTACTS_MAX, Memory};
 /// How often a node saves by itself: what a crash may cost is the contacts of so long.
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(300);
 
+/// The pause before the first save, which doubles up to the interval: a node that has just joined has
+/// most to lose.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Why nothing was saved.
 #[derive(Debug, Error)]
 pub enum SaveError {
@@ -101,8 +105,10 @@ impl Shared {
 
     fn keep_saving(&self, interval: Duration) {
         let mut has_failed = false;
+        let mut pause = FIRST_PAUSE;
         loop {
-            let waited = self.thread_ended.recv_timeout(interval);
+            let waited = self.thread_ended.recv_timeout(pause.min(interval));
+            pause = (pause * 2).min(interval);
             let saved = self.save();
             if let (Err(error), false) = (&saved, has_failed) {
                 self.log(Level::Warn, error.to_string());

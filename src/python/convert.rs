@@ -87,7 +87,13 @@ pub fn topic(name: &str, value: &Bound<'_, PyAny>) -> PyResult<NodeId> {
             "{name} must be 32 bytes, got str {text}; kadepy.topic({text}) gives the topic of that name"
         )));
     }
-    id(name, value)
+    id(name, value).map_err(|error| {
+        if error.is_instance_of::<PyValueError>(value.py()) {
+            let hint = "kadepy.topic() gives the topic of a name";
+            return PyValueError::new_err(format!("{}; {hint}", error.value(value.py())));
+        }
+        error
+    })
 }
 
 /// A whole number, no bool.
@@ -364,7 +370,7 @@ fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
     }
     let ip = endpoint.ip();
     let expected = if ip.is_unspecified() {
-        "the address of one host, as \"127.0.0.1\" is (every interface is none)"
+        "the address of one host: \"127.0.0.1\" on this machine, else the one that others reach it at (every interface is none)"
     } else {
         "the address of one host"
     };
@@ -379,16 +385,18 @@ fn host_and_port<'py>(
         return Ok(None);
     };
     Ok(match tuple.len() {
-        2 if !tuple.get_item(1)?.is_instance_of::<PyString>()
-            && !tuple.get_item(1)?.is_instance_of::<PyTuple>() =>
-        {
-            Some((tuple.get_item(0)?, tuple.get_item(1)?))
-        }
+        2 if !is_contact(&tuple.get_item(1)?) => Some((tuple.get_item(0)?, tuple.get_item(1)?)),
         3 if tuple.get_item(0)?.is_instance_of::<PyBytes>() => {
             Some((tuple.get_item(1)?, tuple.get_item(2)?))
         }
         _ => None,
     })
+}
+
+/// Whether it is a contact itself, and so no port.
+fn is_contact(value: &Bound<'_, PyAny>) -> bool {
+    let text = value.cast::<PyString>();
+    value.is_instance_of::<PyTuple>() || text.is_ok_and(|text| text.to_string_lossy().contains(':'))
 }
 
 /// One contact, one given as two arguments, or any number of them.

@@ -24,11 +24,11 @@ pub enum SeedState {
     Unasked,
     /// No answer yet.
     Asking,
-    /// No answer within the short wait; it is asked once more.
-    Late,
+    /// No answer within the short wait; it was asked so often by now.
+    Late(u8),
     /// It answered.
     Answered,
-    /// It did not answer, twice; or it cannot be asked.
+    /// It did not answer, however often it was asked; or it cannot be asked.
     Silent,
 }
 
@@ -62,6 +62,11 @@ pub(super) struct Home {
     /// Lookups that wait for the join.
     pub(super) held: Vec<OpId>,
 }
+
+/// So often a join asks a contact that does not answer: one that somebody named, on which all may
+/// hang, and another, of which there are more.
+const NAMED_ATTEMPTS: u8 = 3;
+const OTHER_ATTEMPTS: u8 = 2;
 
 /// Contacts that one join asks at once, without waiting for the answer of one: of the most that an
 /// earlier run leaves, where nearly all are dead, the last is asked within ten seconds.
@@ -225,6 +230,18 @@ impl Engine {
                 self.settle_seed(op, to, SeedState::Silent);
             }
         }
+    }
+
+    /// How often a seed will have been asked with the next question, if it is asked once more.
+    pub(super) fn next_attempt(&mut self, op: OpId, endpoint: Endpoint) -> Option<u8> {
+        let join = self.lookup(op).and_then(LookupTask::join)?;
+        let at = join.seeds.iter().position(|(seed, _)| *seed == endpoint)?;
+        let asked = match join.seeds[at].1 {
+            SeedState::Late(asked) => asked,
+            _ => 1,
+        };
+        let max = if at < join.named { NAMED_ATTEMPTS } else { OTHER_ATTEMPTS };
+        (asked < max).then_some(asked + 1)
     }
 
     pub(super) fn settle_seed(&mut self, op: OpId, endpoint: Endpoint, settled: SeedState) {

@@ -32,6 +32,8 @@ pub(super) enum Goal {
     Announce {
         port: Option<u16>,
         announcing: Option<Announcing>,
+        /// Nodes of v0.1 that were told, which store and do not say so.
+        entrusted: usize,
     },
     /// For the own id.
     Join(Join),
@@ -107,7 +109,13 @@ impl Engine {
         timeout: Option<Duration>,
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
-        self.look_up(now, topic, Goal::Announce { port, announcing: None }, timeout, out)
+        self.look_up(
+            now,
+            topic,
+            Goal::Announce { port, announcing: None, entrusted: 0 },
+            timeout,
+            out,
+        )
     }
 }
 
@@ -208,7 +216,7 @@ impl Engine {
         };
         match &mut task.goal {
             Goal::Find | Goal::Peers { .. } => self.finish_operation(now, op),
-            Goal::Announce { port, announcing } => {
+            Goal::Announce { port, announcing, .. } => {
                 let port = *port;
                 *announcing = Some(Announcing::new());
                 self.announce_to_closest(now, op, port, out);
@@ -261,8 +269,10 @@ impl Engine {
             }
             // A seed, whose id is not known before it answers.
             (_, None) => {
-                let is_repeated = !request.is_retry && self.ask(request.repeated(now), out);
-                let settled = if is_repeated { SeedState::Late } else { SeedState::Silent };
+                let attempt = self
+                    .next_attempt(op, request.to)
+                    .filter(|_| self.ask(request.repeated(now), out));
+                let settled = attempt.map_or(SeedState::Silent, SeedState::Late);
                 self.settle_seed(op, request.to, settled);
                 self.greet(now, op, out);
                 self.advance(now, op, out);
@@ -323,6 +333,11 @@ impl Engine {
             } else if self.trusts_legacy(&contact.endpoint) {
                 // A node of v0.1, which stores and does not answer.
                 self.fire(now, contact.endpoint, question, out);
+                if let Some(Goal::Announce { entrusted, .. }) =
+                    self.lookup(op).map(|task| &mut task.goal)
+                {
+                    *entrusted += 1;
+                }
             }
         }
         self.finish_if_announced(now, op);
@@ -362,8 +377,14 @@ impl Engine {
 impl LookupTask {
     /// The lookup of an announce that knows nobody yet.
     pub(super) fn announce(topic: NodeId, port: Option<u16>, config: &Config) -> Self {
-        let goal = Goal::Announce { port, announcing: None };
+        let goal = Goal::Announce { port, announcing: None, entrusted: 0 };
         Self { lookup: Lookup::new(topic, config), goal }
+    }
+
+    /// Whether any node stores its announce, as far as can be known.
+    pub(super) fn is_stored(&self) -> bool {
+        self.confirmed() > 0
+            || matches!(self.goal, Goal::Announce { entrusted, .. } if entrusted > 0)
     }
 
     /// How many nodes have confirmed that they store its announce.

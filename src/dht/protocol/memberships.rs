@@ -57,6 +57,8 @@ pub(super) struct MembershipTask {
     /// The last pause between two rounds, before it was jittered.
     wait: Duration,
     confirmed: Option<usize>,
+    /// Whether the last round has left the announce anywhere; `None` before its end.
+    was_stored: Option<bool>,
     /// At most `Config.lookup_peers`.
     peers: Members,
     /// Whether an [`Event::Members`] waits to be taken.
@@ -95,8 +97,9 @@ impl Engine {
     ///
     /// The first round starts at the next tick; the next ones follow after 1, 2, 4 minutes, up to a
     /// third of `Config.record_life`. A round that nobody confirmed is repeated after 1 s, 2 s, up
-    /// to a minute, and as soon as the node knows somebody again. Rounds of several memberships start
-    /// 100 ms apart, so that some 10,000 can be kept within the default life of a record.
+    /// to a minute. While the node knows no more than k others, each that it meets brings one at
+    /// once. Rounds of several memberships start 100 ms apart, so that some 10,000 can be kept within
+    /// the default life of a record.
     ///
     /// [`Event::Members`] says that there are new peers, [`Engine::members`] which.
     ///
@@ -130,6 +133,7 @@ impl Engine {
             due: now,
             wait: Duration::ZERO,
             confirmed: None,
+            was_stored: None,
             peers: Members::default(),
             is_told: false,
             seen_at: None,
@@ -218,14 +222,15 @@ impl Engine {
         let Some(round) = task.round.take() else {
             return;
         };
-        let confirmed = round.confirmed();
+        let is_stored = round.is_stored();
         let (first, last) =
-            if confirmed > 0 { (INTERVAL_MIN, longest) } else { (BACKOFF_MIN, BACKOFF_MAX) };
+            if is_stored { (INTERVAL_MIN, longest) } else { (BACKOFF_MIN, BACKOFF_MAX) };
         let last = last.min(longest);
-        let is_alike = task.confirmed.is_some_and(|former| (former > 0) == (confirmed > 0));
+        let is_alike = task.was_stored == Some(is_stored);
         let wait = if is_alike { task.wait * 2 } else { Duration::ZERO };
         task.wait = wait.clamp(first.min(last), last);
-        task.confirmed = Some(confirmed);
+        task.confirmed = Some(round.confirmed());
+        task.was_stored = Some(is_stored);
         task.due = now + task.wait.mul_f64(jitter);
         let due = task.due;
         self.memberships.rounds -= 1;
@@ -233,10 +238,10 @@ impl Engine {
         self.set_deadline(op, None);
     }
 
-    /// Makes memberships due whose last round failed: the node knows somebody again.
-    pub(super) fn retry_memberships(&mut self, now: Time) {
+    /// Makes all memberships due: there is a node that may not store their announces yet.
+    pub(super) fn hurry_memberships(&mut self, now: Time) {
         let Self { operations, memberships, .. } = self;
-        for (op, task) in pausing(operations).filter(|(_, task)| task.confirmed == Some(0)) {
+        for (op, task) in pausing(operations).filter(|(_, task)| task.due > now) {
             memberships.put_off(op, task, now);
         }
     }
@@ -251,6 +256,7 @@ impl Engine {
         for (op, task) in pausing(operations) {
             memberships.put_off(op, task, now);
             task.confirmed = None;
+            task.was_stored = None;
             task.peers.clear();
         }
         memberships.peers = 0;
