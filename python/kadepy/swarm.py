@@ -107,8 +107,9 @@ class Swarm(BaseSwarm):
             comes back as the same node and joins without `bootstrap`; lookups wait for that, too.
             It is made where there is none, and saved seconds after the start, then less often, at
             last every 5 minutes, and when the node is closed. One node at a time may use it. Where
-            `node_id` is given, that is the id. A file that is no state file, damaged or of a later KadePy gives a `RuntimeWarning`: it is kept under
-            the same name with ``.bad`` behind it, and the node starts afresh.
+            `node_id` is given, that is the id. A file that is no state file, damaged or of a later
+            KadePy gives a `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it,
+            and the node starts afresh.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``, where `logging` is set up when
