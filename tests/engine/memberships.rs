@@ -249,6 +249,21 @@ fn members_of_a_network_of_two_meet_at_once() {
 }
 
 #[test]
+fn whoever_comes_into_a_small_network_gets_its_topics_at_once() {
+    let mut network = network(seed(23), 1, Config::default());
+    let (first, newcomer) = (public(0), public(1));
+    let op = join(&mut network, first, TOPIC, Some(80));
+    network.run(10 * MINUTE);
+    network.add(newcomer, &Arc::new(Config::default()));
+    network.command(newcomer, |node, now, out| node.stay_joined(now, vec![first], false, out));
+    network.run(3 * SECOND);
+    assert_eq!(membership(&network, first, op).confirmed, Some(1));
+    let own = join(&mut network, newcomer, TOPIC, Some(80));
+    network.run(SECOND);
+    assert_eq!(members(&network, newcomer, own), [first.with_port(80)]);
+}
+
+#[test]
 fn a_membership_is_no_peer_of_its_own() {
     for port in [Some(80), None] {
         let config = Config { record_life: 30 * SECOND, ..Config::default() };

@@ -211,3 +211,29 @@ fn lookups_wait_for_seeds_that_are_still_being_resolved() {
     stage.network.run(SECOND);
     assert_eq!(stage.outcome(op), Some(Outcome::Nodes(vec![])));
 }
+
+#[test]
+fn a_far_seed_is_waited_for_however_near_those_are_that_were_measured() {
+    let mut stage = Stage::new(Config::default());
+    let (near, far) = (public(2), public(3));
+    stage.list(Contact { id: NodeId([8; 32]), endpoint: near });
+    let op = join(&mut stage, &[far], false, 10 * SECOND);
+    answer(&mut stage, near);
+    stage.network.run(900 * MS);
+    assert_eq!(stage.outcome(op), None);
+    answer(&mut stage, far);
+    stage.network.run(SECOND);
+    let seeds = vec![(far, SeedState::Answered)];
+    assert_eq!(stage.outcome(op), Some(Outcome::Joined { contacts: 2, seeds }));
+}
+
+#[test]
+fn a_named_seed_is_asked_three_times() {
+    let mut stage = Stage::new(Config::default());
+    let silent = public(2);
+    let op = join(&mut stage, &[silent], false, 60 * SECOND);
+    stage.network.run(10 * SECOND);
+    assert_eq!(stage.sent(silent).len(), 3);
+    let seeds = vec![(silent, SeedState::Silent)];
+    assert_eq!(stage.outcome(op), Some(Outcome::Joined { contacts: 0, seeds }));
+}

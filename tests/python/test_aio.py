@@ -501,6 +501,27 @@ def test_close_may_come_again_and_from_many_tasks(run_on_each: Run) -> None:
     run_on_each(main)
 
 
+def test_every_await_lets_other_tasks_run(run_on_each: Run) -> None:
+    async def main() -> None:
+        async with local() as first, local() as second:
+            await second.bootstrap(first.address)
+            calls: list[Callable[[], Awaitable[object]]] = [
+                lambda: second.ping(first.address),
+                lambda: second.bootstrap(first.address),
+                lambda: second.find_node(TOPIC),
+                lambda: second.announce_peer(TOPIC),
+                lambda: second.get_peers(TOPIC),
+            ]
+            for call in calls:
+                for _ in range(20):
+                    turn = asyncio.Event()
+                    asyncio.get_running_loop().call_soon(turn.set)
+                    await call()
+                    assert turn.is_set()
+
+    run_on_each(main)
+
+
 def test_many_who_close_at_once_release_all_who_await(run: Run, node: ScriptedNode) -> None:
     async def main() -> None:
         node.scripts = dict.fromkeys(Type, lambda ask: [])
