@@ -64,7 +64,9 @@ def test_the_program_on_asyncio_runs(tmp_path: Path) -> None:
 def test_the_test_with_the_fixture_passes(tmp_path: Path) -> None:
     (tmp_path / "test_player.py").write_text(program("Test your own program"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_player.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
 
 
@@ -99,7 +101,9 @@ def program(section: str) -> str:
 def run(section: str, directory: Path) -> list[str]:
     """The lines that it prints."""
     command = [sys.executable, "-c", program(section)]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, check=True, timeout=60
+    )
     return done.stdout.splitlines()
 
 
