@@ -89,7 +89,7 @@ fn a_membership_tells_that_there_are_new_peers_and_gives_them_after_a_cursor() {
 
 #[test]
 fn a_membership_ends_when_nobody_holds_it_any_more() {
-    let node = node_with(Config { operations: 1, ..Config::default() });
+    let node = node_with(Config { memberships: 1, ..Config::default() });
     let pending = node.join_topic(TOPIC, None).unwrap();
     assert!(matches!(node.join_topic(TOPIC, None), Err(CommandError::Busy(_))));
     drop(pending);
