@@ -43,7 +43,7 @@ pub(super) struct Notices {
     sender: Sender<Notice>,
     receiver: Receiver<Notice>,
     dropped: AtomicU64,
-    /// What must not be lost; no longer than there are operations.
+    /// What must not be lost; each operation stands in it once at most.
     urgent_sender: Sender<Urgent>,
     urgent: Receiver<Urgent>,
 }
