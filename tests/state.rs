@@ -340,6 +340,18 @@ fn wait_until(what: impl Fn() -> bool) {
 }
 
 #[test]
+fn what_a_node_has_joined_is_saved_long_before_the_interval_is_over() {
+    let directory = Directory::new();
+    let (first, other) = (node(None), node(None));
+    first.keep_state(directory.file(), SAVE_INTERVAL).unwrap();
+    join(&first, &other);
+    // Nothing is there before the first save.
+    wait_until(
+        || matches!(state::load(&directory.file()), Ok(Some(Ok(memory))) if memory.contacts.len() == 1),
+    );
+}
+
+#[test]
 fn a_restarted_node_is_the_same_and_joins_without_a_seed() {
     let directory = Directory::new();
     let others = [node(None), node(None), node(None)];
