@@ -3,6 +3,7 @@ and a seed; what they prove is left to the tests."""
 
 from __future__ import annotations
 
+import itertools
 import asyncio
 import gc
 import importlib.util
@@ -381,11 +382,15 @@ def node(make_node: Callable[..., ScriptedNode]) -> ScriptedNode:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
-    """Starts a child process that is killed at the end of the test if it still runs."""
+    """Starts a child process that is killed at the end of the test if it still runs.
+
+    Several threads may call it at once.
+    """
     made: list[Child] = []
+    numbers = itertools.count()
 
     def make(script: str, *args: object, options: Sequence[str] = ()) -> Child:
-        log = tmp_path / f"stderr of child {len(made)}"
+        log = tmp_path / f"stderr of child {next(numbers)}"
         made.append(Child(options, script, [str(arg) for arg in args], log))
         return made[-1]
 
