@@ -3,10 +3,10 @@ and a seed; what they prove is left to the tests."""
 
 from __future__ import annotations
 
-import itertools
 import asyncio
 import gc
 import importlib.util
+import itertools
 import queue
 import random
 import secrets
