@@ -51,13 +51,13 @@ def path(given: Any) -> Any:
 class BaseMembership:
     """A topic that a node stays announced under, as threads and asyncio alike hold it."""
 
-    def __init__(self, members: _core.Members, kept: set[BaseMembership]) -> None:
+    def __init__(self, members: _core.Members, kept: set[_core.Members]) -> None:
         self._members = members
         # The peers and the nodes that stored it, as they were when it was left.
         self._last: tuple[list[Peer], int | None] = ([], None)
-        # It lasts until it is left, whether anybody holds it or not.
+        # It lasts until it is left, whether anybody holds this or not.
         self._kept = kept
-        kept.add(self)
+        kept.add(members)
 
     @property
     def topic(self) -> bytes:
@@ -78,7 +78,7 @@ class BaseMembership:
         """
         # Before the question, for another thread may leave it meanwhile.
         peers = self._members.after(0)[0]
-        return peers if self in self._kept else self._last[0].copy()
+        return peers if self._members in self._kept else self._last[0].copy()
 
     @property
     def stored(self) -> int | None:
@@ -88,7 +88,7 @@ class BaseMembership:
         v0.1, which store and do not say so. After the end it is what was known then.
         """
         stored = self._members.confirmed
-        return stored if self in self._kept else self._last[1]
+        return stored if self._members in self._kept else self._last[1]
 
     def leave(self) -> None:
         """Ends it: nothing is announced or looked up any more. Any thread may call it, again too.
@@ -96,7 +96,7 @@ class BaseMembership:
         What other nodes store expires there within 30 minutes.
         """
         self._last = (self.peers, self.stored)
-        self._kept.discard(self)
+        self._kept.discard(self._members)
         self._members.close()
 
     def __repr__(self) -> str:
@@ -141,7 +141,7 @@ class BaseSwarm:
         from kadepy import _runtime
 
         self._cipher = None if network_key is None else cipher
-        self._memberships: set[BaseMembership] = set()
+        self._memberships: set[_core.Members] = set()
         try:
             self._node = _core.Node(
                 port,

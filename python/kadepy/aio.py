@@ -195,9 +195,7 @@ class AsyncMembership(BaseMembership):
     block.
     """
 
-    def __init__(
-        self, swarm: AsyncSwarm, members: _core.Members, kept: set[BaseMembership]
-    ) -> None:
+    def __init__(self, swarm: AsyncSwarm, members: _core.Members, kept: set[_core.Members]) -> None:
         super().__init__(members, kept)
         self._swarm = swarm
         self._bell = _Bell()

@@ -506,6 +506,18 @@ def test_a_cycle_with_on_peer_is_collected(raw: RawNode, state: str) -> None:
     wait_until(lambda: can_bind(port))
 
 
+def test_a_closed_node_with_a_membership_is_freed_without_the_collector() -> None:
+    gc.disable()
+    try:
+        with Swarm(host="127.0.0.1") as swarm:
+            membership = swarm.join(TOPIC, on_peer=Met())
+        alive = [weakref.ref(swarm), weakref.ref(membership)]
+        del swarm, membership
+        wait_until(lambda: [it() for it in alive] == [None, None])
+    finally:
+        gc.enable()
+
+
 def test_what_left_is_let_go_of(swarm: Swarm) -> None:
     met = Met()
     membership = swarm.join(TOPIC, on_peer=met)
