@@ -511,9 +511,9 @@ def test_a_closed_node_with_a_membership_is_freed_without_the_collector() -> Non
     try:
         with Swarm(host="127.0.0.1") as swarm:
             membership = swarm.join(TOPIC, on_peer=Met())
-        alive = [weakref.ref(swarm), weakref.ref(membership)]
+        node, joined = weakref.ref(swarm), weakref.ref(membership)
         del swarm, membership
-        wait_until(lambda: [it() for it in alive] == [None, None])
+        wait_until(lambda: node() is None and joined() is None)
     finally:
         gc.enable()
 
