@@ -554,7 +554,9 @@ def test_a_process_that_ends_saves(start: Start, swarm: Swarm, path: Path, how: 
 
 @on_posix
 def test_ctrl_c_saves(start: Start, swarm: Swarm, path: Path) -> None:
-    child = start(ENDING + "print('waiting'); threading.Event().wait()", path, swarm.port)
+    # Not one long wait: a signal right before it would not end it.
+    waiting = "print('waiting')\nwhile True: time.sleep(0.05)"
+    child = start(ENDING + waiting, path, swarm.port)
     assert [child.line(), child.line()] == ["ready", "waiting"]
     child.process.send_signal(signal.SIGINT)
     assert child.wait() == -signal.SIGINT
