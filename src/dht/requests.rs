@@ -99,6 +99,11 @@ impl Request {
         Self { to, id: None, question, purpose, sent: now, is_retry: false }
     }
 
+    /// Who was asked, where the id was known.
+    pub fn contact(&self) -> Option<Contact> {
+        self.id.map(|id| Contact { id, endpoint: self.to })
+    }
+
     /// The same question once more, for it was not answered.
     #[must_use]
     pub fn repeated(self, now: Time) -> Self {
@@ -250,6 +255,11 @@ impl Requests {
     /// When [`Requests::due`] has something next.
     pub fn next_wake(&self) -> Option<Time> {
         [self.waiting.first(), self.late.first()].into_iter().flatten().map(|&(at, _)| at).min()
+    }
+
+    /// Whether one more may be opened.
+    pub fn has_room(&self) -> bool {
+        self.open.len() < self.cap || !self.late.is_empty()
     }
 
     /// How many requests wait.

@@ -1,0 +1,132 @@
+//! The vocabulary between a task and whoever drives it: what a task wants, what it is told and how it
+//! ends. No task stands here.
+
+use std::time::Duration;
+
+use crate::dht::requests::{Purpose, Question, Request};
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::wire::message::{Contact, Endpoint, Token};
+
+/// What a task wants next.
+#[must_use]
+pub enum Step {
+    /// This question sent; the task is told of the answer and of silence.
+    Ask(Ask),
+    /// This question sent; the task is told nothing more of it.
+    Tell(Ask),
+    /// The contacts that the node knows nearest to this id, before the first question.
+    Nearest(NodeId),
+    /// The buckets that are thin.
+    Survey,
+    /// An id of this bucket, and the contacts nearest to it.
+    Refresh(usize),
+    /// Nothing, until something comes.
+    Wait,
+    /// Nothing any more: it is over.
+    Over,
+}
+
+/// A question that a task wants sent.
+#[derive(Clone, Copy)]
+pub struct Ask {
+    /// Where to.
+    pub to: Endpoint,
+    /// Who is there, where the task knows it.
+    pub id: Option<NodeId>,
+    /// What is asked.
+    pub question: Question,
+    /// Whether it repeats a question that was not answered.
+    pub is_retry: bool,
+}
+
+/// The answer to a question of a task.
+pub struct Answer<'a> {
+    /// What was asked.
+    pub question: Question,
+    /// Who answered.
+    pub contact: Contact,
+    /// How long it took.
+    pub round_trip: Duration,
+    /// What the answer says.
+    pub verdict: Verdict,
+    /// The token that it hands out.
+    pub token: Option<Token>,
+    /// Whether an announce without a token is in order there: v0.1's way, and trusted from there.
+    pub takes_unproved: bool,
+    /// The nodes that it names and that are worth asking.
+    pub nodes: &'a [Contact],
+    /// The peers that it names and that are believable.
+    pub peers: &'a [Endpoint],
+    /// Where the node that answered sees this one, if it says so.
+    pub seen_at: Option<Endpoint>,
+}
+
+/// What an answer says of the question.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was served.
+    Served,
+    /// The announce is stored.
+    Stored,
+    /// It was refused.
+    Refused,
+}
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The pinged node answered after so long.
+    Pong(Duration),
+    /// The pinged node did not answer.
+    Silence,
+    /// The nodes nearest to the target that answered, the nearest first.
+    Nodes(Vec<Contact>),
+    /// A lookup for peers is over; what it found was told as it came.
+    Found,
+    /// So many nodes confirmed that they store the announce.
+    Announced(usize),
+    /// A join is over.
+    Joined {
+        /// Contacts in the table now.
+        contacts: usize,
+        /// What became of each contact asked.
+        seeds: Seeds,
+    },
+}
+
+/// The contacts that a join asks, each once, and what became of each.
+pub type Seeds = Vec<(Endpoint, SeedState)>;
+
+/// What became of a contact that a join asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeedState {
+    /// Not asked yet.
+    Unasked,
+    /// No answer yet.
+    Asking,
+    /// No answer within the short wait; it was asked so often by now.
+    Late(u8),
+    /// It answered.
+    Answered,
+    /// It did not answer, however often it was asked; or it cannot be asked.
+    Silent,
+}
+
+impl Ask {
+    /// A question to a contact, for the first time.
+    pub fn contact(contact: Contact, question: Question) -> Self {
+        Self { to: contact.endpoint, id: Some(contact.id), question, is_retry: false }
+    }
+
+    /// A question to an address of which the id is not known, for the first time.
+    pub fn endpoint(to: Endpoint, question: Question) -> Self {
+        Self { to, id: None, question, is_retry: false }
+    }
+
+    /// The request that it becomes.
+    pub fn request(self, now: Time, purpose: Purpose) -> Request {
+        let Self { to, id, question, is_retry } = self;
+        Request { to, id, question, purpose, sent: now, is_retry }
+    }
+}
