@@ -36,6 +36,14 @@ pub struct Announcement {
 }
 
 impl Question {
+    /// The id that it looks for, where it does.
+    pub fn target(&self) -> Option<NodeId> {
+        match self {
+            Question::FindNode(target) | Question::GetPeers(target) => Some(*target),
+            Question::Ping | Question::Announce(_) => None,
+        }
+    }
+
     /// Whether `body` is of a type that answers this, about the same topic.
     fn is_answered_by(self, body: &Body<'_>) -> bool {
         match (self, body) {

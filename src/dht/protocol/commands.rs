@@ -367,7 +367,7 @@ impl Engine {
         Stats {
             counters: self.counters.clone(),
             rtt: self.requests.smoothed_rtt(),
-            lookups_active: self.operations.iter().map(|(_, task)| task.lookups()).sum(),
+            lookups_active: self.operations.iter().map(|(_, task)| task.walks().len()).sum(),
             contacts: self.table.len(),
             topics: self.storage.topics(),
             records: self.storage.records(),

@@ -10,8 +10,8 @@ use super::event::Event;
 use super::outbox::Outbox;
 use crate::dht::requests::{OpId, Purpose, Question, Request};
 use crate::dht::routing::MAX_CLOSEST;
-use crate::dht::tasks::Task;
 use crate::dht::tasks::step::{Answer, Outcome, Step, Verdict};
+use crate::dht::tasks::{Task, Walk};
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, Message};
@@ -34,7 +34,7 @@ impl Engine {
 
     /// Takes a task in; [`Engine::run`] is to follow.
     pub(super) fn begin(&mut self, now: Time, task: Task, timeout: Option<Duration>) -> OpId {
-        self.counters.lookups += task.lookups() as u64;
+        self.counters.lookups += task.walks().len() as u64;
         let op = self.operations.begin(task, timeout.map(|timeout| now + timeout));
         self.stirred.push_back(op);
         op
@@ -49,7 +49,7 @@ impl Engine {
 
     /// Does the next thing that an operation wants; returns whether it may want more.
     fn step(&mut self, now: Time, op: OpId, out: &mut Outbox) -> bool {
-        let Some(step) = self.operations.get_mut(op).map(Task::step) else {
+        let Some(step) = self.operations.get_mut(op).map(|task| task.step(now)) else {
             return false;
         };
         match step {
@@ -58,15 +58,15 @@ impl Engine {
                 self.finish(now, op);
                 return false;
             }
-            Step::Ask(ask) => {
-                let request = ask.request(now, Purpose::Op(op));
+            Step::Ask(question) => {
+                let request = Request { purpose: Purpose::Op(op), ..question };
                 let is_sent = self.can_ask(&request) && self.ask(request, out);
                 if let (false, Some(task)) = (is_sent, self.operations.get_mut(op)) {
                     task.failed(&request);
                 }
             }
-            Step::Tell(ask) => {
-                self.ask(ask.request(now, Purpose::Nothing), out);
+            Step::Tell(announce) => {
+                self.ask(announce, out);
             }
             Step::Nearest(_) if self.is_joining() => {
                 self.home.held.push(op);
@@ -74,19 +74,23 @@ impl Engine {
             }
             Step::Nearest(target) => {
                 let nearest = self.nearest(now, &target);
-                self.tell(op, |task| task.begin(&nearest));
+                let walk = self.operations.get_mut(op).and_then(|task| task.walk(target));
+                walk.into_iter().for_each(|walk| walk.begin(&nearest));
             }
             Step::Survey => {
-                let thin = self.table.thin_buckets();
-                self.tell(op, |task| task.survey(thin));
+                if let Some(Task::Join(join)) = self.operations.get_mut(op) {
+                    join.survey(self.table.thin_buckets());
+                }
             }
             Step::Refresh(bucket) => {
                 let random = self.random_id();
                 let target = self.table.id_in_bucket(bucket, &random);
-                let nearest = self.nearest(now, &target);
+                let mut walk = Walk::to_nodes(target, &self.config);
+                walk.begin(&self.nearest(now, &target));
                 self.counters.lookups += 1;
-                let config = self.config.clone();
-                self.tell(op, |task| task.refresh(target, &nearest, &config));
+                if let Some(Task::Join(join)) = self.operations.get_mut(op) {
+                    join.refresh(walk);
+                }
             }
         }
         true
@@ -100,7 +104,7 @@ impl Engine {
         reply: &Message<'_>,
         round_trip: Duration,
     ) {
-        let Some(op) = self.operation_of(request) else {
+        let Purpose::Op(op) = request.purpose else {
             return;
         };
         let contact = Contact { id: reply.sender, endpoint: request.to };
@@ -136,8 +140,8 @@ impl Engine {
 
     /// Takes note that the short wait for an answer is over.
     pub(super) fn late(&mut self, request: &Request) {
-        if let Some(op) = self.operation_of(request) {
-            self.tell(op, |task| task.late(request));
+        if let Purpose::Op(op) = request.purpose {
+            self.operations.get_mut(op).into_iter().for_each(|task| task.late(request));
             self.stirred.push_back(op);
         }
     }
@@ -175,20 +179,6 @@ impl Engine {
         }
         self.home.held.retain(|held| *held != op);
         Some(task)
-    }
-
-    fn tell(&mut self, op: OpId, what: impl FnOnce(&mut Task)) {
-        if let Some(task) = self.operations.get_mut(op) {
-            what(task);
-        }
-    }
-
-    /// The operation that asked, if it is still under way.
-    fn operation_of(&self, request: &Request) -> Option<OpId> {
-        match request.purpose {
-            Purpose::Op(op) if self.operations.get(op).is_some() => Some(op),
-            _ => None,
-        }
     }
 
     /// Whether there may be another node at the address that a request goes to; a caller's ping goes

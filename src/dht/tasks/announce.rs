@@ -1,16 +1,17 @@
 //! An announce: a walk to the nodes nearest to a topic, and then the announce to each of them, with
 //! the token that it gave.
 
-use super::step::{Answer, Ask, Outcome, Step, Verdict};
+use super::step::{Answer, Step, Verdict};
 use super::walk::Walk;
 use crate::config::Config;
-use crate::dht::requests::{Announcement, Question, Request};
+use crate::dht::requests::{Announcement, Purpose, Question, Request};
 use crate::id::NodeId;
+use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint, Token};
 
 /// An announce under way.
 pub struct Announce {
-    walk: Walk,
+    pub(super) walk: Walk,
     port: Option<u16>,
     /// Nodes that gave no token and take an announce without one, as those of v0.1 do.
     unproved: Vec<Endpoint>,
@@ -45,15 +46,9 @@ impl Announce {
         Self { walk, port, unproved: Vec::new(), storers: None }
     }
 
-    /// Gives it the contacts to begin with.
-    pub fn begin(&mut self, contacts: &[Contact]) {
-        self.walk.begin(contacts);
-    }
-
-    /// What it wants next.
-    pub fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self, now: Time) -> Step {
         if self.storers.is_none() {
-            match self.walk.step() {
+            match self.walk.step(now) {
                 Step::Over => self.storers = Some(self.choose()),
                 step => return step,
             }
@@ -67,18 +62,18 @@ impl Announce {
             return if is_waiting { Step::Wait } else { Step::Over };
         };
         let Storer { contact, token, state } = *storer;
-        let announcement = Announcement { topic: walk.target(), port: *port, token };
-        let ask = Ask::contact(contact, Question::Announce(announcement));
+        let announcement = Announcement { topic: walk.lookup.target(), port: *port, token };
+        let question = Question::Announce(announcement);
+        let request = Request::to_contact(now, contact, question, Purpose::Nothing);
         if token.is_none() {
             storer.state = Storing::Entrusted;
-            return Step::Tell(Ask { id: None, ..ask });
+            return Step::Tell(Request { id: None, ..request });
         }
         storer.state = Storing::Told;
-        Step::Ask(Ask { is_retry: state == Storing::Late, ..ask })
+        Step::Ask(Request { is_retry: state == Storing::Late, ..request })
     }
 
-    /// Takes an answer in.
-    pub fn answered(&mut self, answer: &Answer<'_>) {
+    pub(super) fn answered(&mut self, answer: &Answer<'_>) {
         if matches!(answer.question, Question::Announce(_)) {
             let is_stored = answer.verdict == Verdict::Stored;
             let state = if is_stored { Storing::Confirmed } else { Storing::Failed };
@@ -90,41 +85,24 @@ impl Announce {
         self.walk.answered(answer);
     }
 
-    /// Notes that the short wait for an answer is over.
-    pub fn late(&mut self, request: &Request, contact: &Contact) {
-        match request.question {
-            Question::Announce(_) if request.is_retry => self.settle(&contact.id, Storing::Failed),
-            Question::Announce(_) => self.settle(&contact.id, Storing::Late),
-            _ => self.walk.late(contact),
-        }
+    /// Notes that a storer is silent: it is told once more, unless that was the second time.
+    pub(super) fn late(&mut self, id: &NodeId, is_retry: bool) {
+        self.settle(id, if is_retry { Storing::Failed } else { Storing::Late });
     }
 
-    /// Notes that a contact cannot be asked.
-    pub fn failed(&mut self, request: &Request, contact: &Contact) {
-        match request.question {
-            Question::Announce(_) => self.settle(&contact.id, Storing::Failed),
-            _ => self.walk.failed(contact),
-        }
+    /// Notes that a storer cannot be told.
+    pub(super) fn failed(&mut self, id: &NodeId) {
+        self.settle(id, Storing::Failed);
     }
 
     /// How many nodes have confirmed that they store it.
-    pub fn confirmed(&self) -> usize {
+    pub(super) fn confirmed(&self) -> usize {
         self.count(Storing::Confirmed)
     }
 
     /// Whether any node stores it, as far as can be known.
-    pub fn is_stored(&self) -> bool {
+    pub(super) fn is_stored(&self) -> bool {
         self.confirmed() + self.count(Storing::Entrusted) > 0
-    }
-
-    /// How it stands.
-    pub fn outcome(&self) -> Outcome {
-        Outcome::Announced(self.confirmed())
-    }
-
-    /// Panics where the walk's invariants are broken.
-    pub fn check_invariants(&self) {
-        self.walk.check_invariants();
     }
 
     fn choose(&self) -> Vec<Storer> {
@@ -132,7 +110,7 @@ impl Announce {
             token.is_some() || self.unproved.contains(&contact.endpoint)
         };
         let storer = |(contact, token)| Storer { contact, token, state: Storing::Untold };
-        self.walk.closest().filter(takes_it).map(storer).collect()
+        self.walk.lookup.closest().filter(takes_it).map(storer).collect()
     }
 
     fn settle(&mut self, id: &NodeId, state: Storing) {

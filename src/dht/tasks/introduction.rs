@@ -1,9 +1,10 @@
 //! An announce to one node that wants a token with it: the token is fetched, and then the announce
 //! sent. Nobody is told how that goes.
 
-use super::step::{Ask, Step};
-use crate::dht::requests::{Announcement, Question};
+use super::step::Step;
+use crate::dht::requests::{Announcement, Purpose, Question, Request};
 use crate::id::NodeId;
+use crate::time::Time;
 use crate::wire::message::{Endpoint, Token};
 
 /// An announce to one node under way.
@@ -29,17 +30,16 @@ impl Introduction {
         Self { to, topic, port, state: State::Unasked }
     }
 
-    /// What it wants next.
-    pub fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self, now: Time) -> Step {
         let Self { to, topic, port, .. } = *self;
-        let query = Ask::endpoint(to, Question::GetPeers(topic));
+        let request = |question| Request::to_endpoint(now, to, question, Purpose::Nothing);
+        let query = request(Question::GetPeers(topic));
         let (state, step) = match self.state {
             State::Unasked => (State::Asking, Step::Ask(query)),
-            State::Late => (State::Asking, Step::Ask(Ask { is_retry: true, ..query })),
+            State::Late => (State::Asking, Step::Ask(query.repeated(now))),
             State::Answered(token) => {
                 let announcement = Announcement { topic, port, token };
-                let announce = Ask::endpoint(to, Question::Announce(announcement));
-                (State::Over, Step::Tell(announce))
+                (State::Over, Step::Tell(request(Question::Announce(announcement))))
             }
             State::Asking => (State::Asking, Step::Wait),
             State::Over => (State::Over, Step::Over),
@@ -49,12 +49,12 @@ impl Introduction {
     }
 
     /// Takes the answer in, which brings the token.
-    pub fn answered(&mut self, token: Option<Token>) {
+    pub(super) fn answered(&mut self, token: Option<Token>) {
         self.state = State::Answered(token);
     }
 
     /// Notes that its question was not answered within the short wait; it is repeated once.
-    pub fn late(&mut self, is_retry: bool) {
+    pub(super) fn late(&mut self, is_retry: bool) {
         if !is_retry {
             self.state = State::Late;
         }

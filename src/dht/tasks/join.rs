@@ -4,12 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use super::step::{Answer, Ask, Outcome, SeedState, Seeds, Step};
+use super::step::{Answer, Outcome, SeedState, Seeds, Step};
 use super::walk::Walk;
 use crate::config::Config;
-use crate::dht::requests::{Question, Request};
+use crate::dht::requests::{Purpose, Request};
 use crate::id::NodeId;
-use crate::wire::message::{Contact, Endpoint};
+use crate::time::Time;
+use crate::wire::message::Endpoint;
 
 /// So often a join asks a contact that does not answer: one that somebody named, on which all may
 /// hang, and another, of which there are more.
@@ -96,28 +97,25 @@ impl Join {
         self.to_refresh = Some(if self.answered_seeds() > 0 { thin } else { Vec::new() });
     }
 
-    /// Gives it an id of a bucket to look up, and the contacts to begin with.
-    pub fn refresh(&mut self, target: NodeId, contacts: &[Contact], config: &Config) {
-        let mut walk = Walk::to_nodes(target, config);
-        walk.begin(contacts);
+    /// Gives it a walk through a bucket.
+    pub fn refresh(&mut self, walk: Walk) {
         self.refreshes.push(walk);
     }
 
-    /// What it wants next.
-    pub fn step(&mut self) -> Step {
-        if let Some(seed) = self.next_seed() {
+    pub(super) fn step(&mut self, now: Time) -> Step {
+        if let Some(seed) = self.next_seed(now) {
             return Step::Ask(seed);
         }
-        let walk = match self.walk.step() {
-            Step::Ask(ask) => return Step::Ask(ask),
+        let walk = match self.walk.step(now) {
+            Step::Ask(query) => return Step::Ask(query),
             step => step,
         };
         for refresh in &mut self.refreshes {
-            if let Step::Ask(ask) = refresh.step() {
-                return Step::Ask(ask);
+            if let Step::Ask(query) = refresh.step(now) {
+                return Step::Ask(query);
             }
         }
-        self.refreshes.retain_mut(|refresh| !matches!(refresh.step(), Step::Over));
+        self.refreshes.retain_mut(|refresh| !matches!(refresh.step(now), Step::Over));
         let Some(buckets) = &mut self.to_refresh else {
             let is_over = matches!(walk, Step::Over) && self.is_settled();
             return if is_over { Step::Survey } else { Step::Wait };
@@ -132,65 +130,29 @@ impl Join {
         }
     }
 
-    /// Takes an answer in.
-    pub fn answered(&mut self, answer: &Answer<'_>) {
-        self.walk_of(answer.question).answered(answer);
+    pub(super) fn answered(&mut self, answer: &Answer<'_>) {
+        let walk = answer.question.target().and_then(|target| self.walk_to(target));
+        walk.into_iter().for_each(|walk| walk.answered(answer));
         self.settle(&answer.contact.endpoint, SeedState::Answered);
     }
 
-    /// Notes that the short wait for an answer is over.
-    pub fn late(&mut self, request: &Request) {
-        match request.contact() {
-            Some(contact) => self.walk_of(request.question).late(&contact),
-            None => self.seed_is_late(&request.to),
-        }
+    /// Its walks under way.
+    pub(super) fn walks(&self) -> impl Iterator<Item = &Walk> {
+        std::iter::once(&self.walk).chain(&self.refreshes)
     }
 
-    /// Notes that a question could not be sent.
-    pub fn failed(&mut self, request: &Request) {
-        match request.contact() {
-            Some(contact) => self.walk_of(request.question).failed(&contact),
-            None => self.settle(&request.to, SeedState::Silent),
-        }
+    /// The walk to this id, unless it is over.
+    pub(super) fn walk_to(&mut self, target: NodeId) -> Option<&mut Walk> {
+        let mut walks = std::iter::once(&mut self.walk).chain(&mut self.refreshes);
+        walks.find(|walk| walk.lookup.target() == target)
     }
 
-    /// How many lookups it has under way.
-    pub fn lookups(&self) -> usize {
-        1 + self.refreshes.len()
-    }
-
-    /// How it stands; `contacts` are those in the table.
-    pub fn outcome(&self, contacts: usize) -> Outcome {
+    pub(super) fn outcome(&self, contacts: usize) -> Outcome {
         Outcome::Joined { contacts, seeds: self.seeds.clone() }
     }
 
-    /// Panics where an invariant is broken.
-    pub fn check_invariants(&self) {
-        assert!(self.named <= self.seeds.len());
-        assert!(self.refreshes.len() <= REFRESHES);
-        self.walk.check_invariants();
-        self.refreshes.iter().for_each(Walk::check_invariants);
-    }
-
-    /// The next seed to ask, if one more may be asked.
-    fn next_seed(&mut self) -> Option<Ask> {
-        let question = Question::FindNode(self.walk.target());
-        if let Some(to) = self.repeats.pop() {
-            return Some(Ask { is_retry: true, ..Ask::endpoint(to, question) });
-        }
-        let at = self.seeds.iter().position(|(_, state)| *state == SeedState::Unasked)?;
-        // The named ones do not wait for the others.
-        let ahead = if at < self.named { &self.seeds[..self.named] } else { &self.seeds[..] };
-        let asking = ahead.iter().filter(|(_, state)| *state == SeedState::Asking).count();
-        if asking >= self.greetings {
-            return None;
-        }
-        let (to, state) = &mut self.seeds[at];
-        *state = SeedState::Asking;
-        Some(Ask::endpoint(*to, question))
-    }
-
-    fn seed_is_late(&mut self, seed: &Endpoint) {
+    /// Notes that a seed is silent: it is asked again, up to a number of times.
+    pub(super) fn seed_is_late(&mut self, seed: &Endpoint) {
         let Some(at) = self.position(seed) else {
             return;
         };
@@ -203,8 +165,32 @@ impl Join {
             self.repeats.push(*seed);
             self.settle(seed, SeedState::Late(asked + 1));
         } else {
-            self.settle(seed, SeedState::Silent);
+            self.seed_failed(seed);
         }
+    }
+
+    /// Notes that a seed will not answer.
+    pub(super) fn seed_failed(&mut self, seed: &Endpoint) {
+        self.settle(seed, SeedState::Silent);
+    }
+
+    /// The next seed to ask, if one more may be asked.
+    fn next_seed(&mut self, now: Time) -> Option<Request> {
+        let question = self.walk.question;
+        let request = |to| Request::to_endpoint(now, to, question, Purpose::Nothing);
+        if let Some(to) = self.repeats.pop() {
+            return Some(request(to).repeated(now));
+        }
+        let at = self.seeds.iter().position(|(_, state)| *state == SeedState::Unasked)?;
+        // The named ones do not wait for the others.
+        let ahead = if at < self.named { &self.seeds[..self.named] } else { &self.seeds[..] };
+        let asking = ahead.iter().filter(|(_, state)| *state == SeedState::Asking).count();
+        if asking >= self.greetings {
+            return None;
+        }
+        let (to, state) = &mut self.seeds[at];
+        *state = SeedState::Asking;
+        Some(request(*to))
     }
 
     fn settle(&mut self, seed: &Endpoint, settled: SeedState) {
@@ -244,11 +230,5 @@ impl Join {
 
     fn position(&self, seed: &Endpoint) -> Option<usize> {
         self.seeds.iter().position(|(known, _)| known == seed)
-    }
-
-    /// The walk that asked this; the one to the own id where a refresh that did is over.
-    fn walk_of(&mut self, question: Question) -> &mut Walk {
-        let is_it = |walk: &&mut Walk| question == Question::FindNode(walk.target());
-        self.refreshes.iter_mut().find(is_it).unwrap_or(&mut self.walk)
     }
 }

@@ -79,17 +79,16 @@ impl MembershipTask {
         self.round = Some(Box::new(Announce::new(self.topic, self.port, config)));
     }
 
-    /// What its round wants next.
-    pub fn step(&mut self) -> Step {
-        self.round.as_mut().map_or(Step::Wait, |round| round.step())
+    pub(super) fn step(&mut self, now: Time) -> Step {
+        self.round.as_mut().map_or(Step::Wait, |round| round.step(now))
     }
 
-    /// Takes an answer in; returns the peers that it names.
+    /// Returns the peers that the answer names.
     ///
     /// What stands at this node's address with the own port is its own record, and no peer. Only for
     /// an answer of v0.1, which does not say where it sees this node, another's word is taken. So a
     /// liar hides nothing but what it could have left out.
-    pub fn answered(&mut self, answer: &Answer<'_>) -> Vec<Endpoint> {
+    pub(super) fn answered(&mut self, answer: &Answer<'_>) -> Vec<Endpoint> {
         let Some(round) = &mut self.round else {
             return Vec::new();
         };
@@ -132,14 +131,5 @@ impl MembershipTask {
     pub fn status(&self) -> Membership {
         let Self { topic, port, confirmed, .. } = *self;
         Membership { topic, port, confirmed, peers: self.peers.len() }
-    }
-
-    /// Panics where an invariant is broken.
-    pub fn check_invariants(&self, config: &Config) {
-        assert!(self.peers.len() <= config.lookup_peers, "more peers than allowed");
-        self.peers.check_invariants();
-        if let Some(round) = &self.round {
-            round.check_invariants();
-        }
     }
 }

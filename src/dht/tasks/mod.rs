@@ -21,7 +21,8 @@ pub use self::walk::Walk;
 use crate::config::Config;
 use crate::dht::requests::Request;
 use crate::id::NodeId;
-use crate::wire::message::{Contact, Endpoint};
+use crate::time::Time;
+use crate::wire::message::Endpoint;
 
 /// A task under way.
 pub enum Task {
@@ -43,42 +44,15 @@ pub enum Task {
 
 impl Task {
     /// What it wants next. Where a membership is over, only its round is.
-    pub fn step(&mut self) -> Step {
+    pub fn step(&mut self, now: Time) -> Step {
         match self {
-            Task::Ping(task) => task.step(),
-            Task::Introduction(task) => task.step(),
-            Task::FindNode(task) => task.step(),
-            Task::GetPeers(task) => task.step(),
-            Task::Announce(task) => task.step(),
-            Task::Join(task) => task.step(),
-            Task::Membership(task) => task.step(),
-        }
-    }
-
-    /// Gives it the contacts that it wants to begin with.
-    pub fn begin(&mut self, contacts: &[Contact]) {
-        match self {
-            Task::FindNode(task) => task.begin(contacts),
-            Task::GetPeers(task) => task.begin(contacts),
-            Task::Announce(task) => task.begin(contacts),
-            Task::Membership(task) => {
-                task.round.iter_mut().for_each(|round| round.begin(contacts));
-            }
-            Task::Ping(_) | Task::Introduction(_) | Task::Join(_) => {}
-        }
-    }
-
-    /// Tells it which buckets are thin, if it asked.
-    pub fn survey(&mut self, thin: Vec<usize>) {
-        if let Task::Join(task) = self {
-            task.survey(thin);
-        }
-    }
-
-    /// Gives it an id of a bucket that it wants to refresh.
-    pub fn refresh(&mut self, target: NodeId, contacts: &[Contact], config: &Config) {
-        if let Task::Join(task) = self {
-            task.refresh(target, contacts, config);
+            Task::Ping(task) => task.step(now),
+            Task::Introduction(task) => task.step(now),
+            Task::FindNode(walk) => walk.step(now),
+            Task::GetPeers(task) => task.walk.step(now),
+            Task::Announce(task) => task.step(now),
+            Task::Join(task) => task.step(now),
+            Task::Membership(task) => task.step(now),
         }
     }
 
@@ -87,7 +61,7 @@ impl Task {
         match self {
             Task::Ping(task) => task.answered(answer.round_trip),
             Task::Introduction(task) => task.answered(answer.token),
-            Task::FindNode(task) => task.answered(answer),
+            Task::FindNode(walk) => walk.answered(answer),
             Task::GetPeers(task) => return task.answered(answer),
             Task::Announce(task) => task.answered(answer),
             Task::Join(task) => task.answered(answer),
@@ -98,32 +72,33 @@ impl Task {
 
     /// Notes that the short wait for an answer is over; it still counts if it comes.
     pub fn late(&mut self, request: &Request) {
-        match (self, request.contact()) {
-            (Task::Ping(task), _) => task.late(),
-            (Task::Introduction(task), _) => task.late(request.is_retry),
-            (Task::Join(task), _) => task.late(request),
-            (Task::FindNode(task), Some(contact)) => task.late(&contact),
-            (Task::GetPeers(task), Some(contact)) => task.late(&contact),
-            (Task::Announce(task), Some(contact)) => task.late(request, &contact),
-            (Task::Membership(task), Some(contact)) => {
-                task.round.iter_mut().for_each(|round| round.late(request, &contact));
+        match (self, request.contact(), request.question.target()) {
+            (Task::Ping(task), ..) => task.late(),
+            (Task::Introduction(task), ..) => task.late(request.is_retry),
+            (Task::Join(task), None, _) => task.seed_is_late(&request.to),
+            (task, Some(contact), Some(target)) => {
+                task.walk(target).into_iter().for_each(|walk| walk.lookup.late(&contact));
             }
-            (_, None) => {}
+            (task, Some(contact), None) => {
+                let announce = task.announce().into_iter();
+                announce.for_each(|task| task.late(&contact.id, request.is_retry));
+            }
+            (_, None, _) => {}
         }
     }
 
     /// Notes that one of its questions could not be sent.
     pub fn failed(&mut self, request: &Request) {
-        match (self, request.contact()) {
-            (Task::Join(task), _) => task.failed(request),
-            (Task::FindNode(task), Some(contact)) => task.failed(&contact),
-            (Task::GetPeers(task), Some(contact)) => task.failed(&contact),
-            (Task::Announce(task), Some(contact)) => task.failed(request, &contact),
-            (Task::Membership(task), Some(contact)) => {
-                task.round.iter_mut().for_each(|round| round.failed(request, &contact));
+        match (self, request.contact(), request.question.target()) {
+            (Task::Join(task), None, _) => task.seed_failed(&request.to),
+            (task, Some(contact), Some(target)) => {
+                task.walk(target).into_iter().for_each(|walk| walk.lookup.failed(&contact));
             }
-            // They have a deadline.
-            (Task::Ping(_) | Task::Introduction(_), _) | (_, None) => {}
+            (task, Some(contact), None) => {
+                task.announce().into_iter().for_each(|task| task.failed(&contact.id));
+            }
+            // What has no contact has a deadline.
+            (_, None, _) => {}
         }
     }
 
@@ -139,33 +114,50 @@ impl Task {
     pub fn outcome(&self, contacts: usize) -> Option<Outcome> {
         match self {
             Task::Ping(task) => Some(task.outcome()),
-            Task::FindNode(task) => Some(task.outcome()),
+            Task::FindNode(walk) => Some(walk.outcome()),
             Task::GetPeers(_) => Some(Outcome::Found),
-            Task::Announce(task) => Some(task.outcome()),
+            Task::Announce(task) => Some(Outcome::Announced(task.confirmed())),
             Task::Join(task) => Some(task.outcome(contacts)),
             Task::Introduction(_) | Task::Membership(_) => None,
         }
     }
 
-    /// How many lookups it has under way.
-    pub fn lookups(&self) -> usize {
+    /// The walk to this id.
+    pub fn walk(&mut self, target: NodeId) -> Option<&mut Walk> {
         match self {
-            Task::Ping(_) | Task::Introduction(_) => 0,
-            Task::FindNode(_) | Task::GetPeers(_) | Task::Announce(_) => 1,
-            Task::Join(task) => task.lookups(),
-            Task::Membership(task) => usize::from(task.round.is_some()),
+            Task::FindNode(walk) => Some(walk),
+            Task::GetPeers(task) => Some(&mut task.walk),
+            Task::Join(task) => task.walk_to(target),
+            _ => self.announce().map(|task| &mut task.walk),
+        }
+    }
+
+    /// Its walks under way.
+    pub fn walks(&self) -> Vec<&Walk> {
+        match self {
+            Task::Ping(_) | Task::Introduction(_) => Vec::new(),
+            Task::FindNode(walk) => vec![walk],
+            Task::GetPeers(task) => vec![&task.walk],
+            Task::Announce(task) => vec![&task.walk],
+            Task::Join(task) => task.walks().collect(),
+            Task::Membership(task) => task.round.iter().map(|round| &round.walk).collect(),
         }
     }
 
     /// Panics where an invariant is broken.
     pub fn check_invariants(&self, config: &Config) {
+        self.walks().into_iter().for_each(|walk| walk.lookup.check_invariants());
+        if let Task::Membership(task) = self {
+            assert!(task.peers.len() <= config.lookup_peers, "more peers than allowed");
+            task.peers.check_invariants();
+        }
+    }
+
+    fn announce(&mut self) -> Option<&mut Announce> {
         match self {
-            Task::Ping(_) | Task::Introduction(_) => {}
-            Task::FindNode(task) => task.check_invariants(),
-            Task::GetPeers(task) => task.check_invariants(),
-            Task::Announce(task) => task.check_invariants(),
-            Task::Join(task) => task.check_invariants(),
-            Task::Membership(task) => task.check_invariants(config),
+            Task::Announce(task) => Some(task),
+            Task::Membership(task) => task.round.as_deref_mut(),
+            _ => None,
         }
     }
 }

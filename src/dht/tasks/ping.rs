@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::step::{Ask, Outcome, Step};
-use crate::dht::requests::Question;
+use super::step::{Outcome, Step};
+use crate::dht::requests::{Purpose, Question, Request};
+use crate::time::Time;
 use crate::wire::message::Endpoint;
 
 /// So often a ping asks.
@@ -27,8 +28,7 @@ impl Ping {
         Self { to, asked: 0, expired: 0, is_due: true, round_trip: None }
     }
 
-    /// What it wants next.
-    pub fn step(&mut self) -> Step {
+    pub(super) fn step(&mut self, now: Time) -> Step {
         if self.round_trip.is_some() || self.asked > 0 && self.expired >= self.asked {
             return Step::Over;
         }
@@ -37,27 +37,25 @@ impl Ping {
         }
         self.is_due = false;
         self.asked += 1;
-        let first = Ask::endpoint(self.to, Question::Ping);
-        Step::Ask(Ask { is_retry: self.asked > 1, ..first })
+        let first = Request::to_endpoint(now, self.to, Question::Ping, Purpose::Nothing);
+        Step::Ask(Request { is_retry: self.asked > 1, ..first })
     }
 
-    /// Takes the answer in.
-    pub fn answered(&mut self, round_trip: Duration) {
+    pub(super) fn answered(&mut self, round_trip: Duration) {
         self.round_trip = Some(round_trip);
     }
 
     /// Notes that the last question was not answered within its short wait.
-    pub fn late(&mut self) {
+    pub(super) fn late(&mut self) {
         self.is_due = true;
     }
 
     /// Notes that the answer to one of its questions is no longer accepted.
-    pub fn expired(&mut self) {
+    pub(super) fn expired(&mut self) {
         self.expired += 1;
     }
 
-    /// How it stands.
-    pub fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         self.round_trip.map_or(Outcome::Silence, Outcome::Pong)
     }
 }

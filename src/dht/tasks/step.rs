@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use crate::dht::requests::{Purpose, Question, Request};
+use crate::dht::requests::{Question, Request};
 use crate::id::NodeId;
-use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint, Token};
 
 /// What a task wants next.
 #[must_use]
 pub enum Step {
-    /// This question sent; the task is told of the answer and of silence.
-    Ask(Ask),
-    /// This question sent; the task is told nothing more of it.
-    Tell(Ask),
+    /// This question sent, for a purpose that the driver fills in: to tell the task of the answer, or
+    /// of silence.
+    Ask(Request),
+    /// This question sent, and nothing told of it.
+    Tell(Request),
     /// The contacts that the node knows nearest to this id, before the first question.
     Nearest(NodeId),
     /// The buckets that are thin.
@@ -25,19 +25,6 @@ pub enum Step {
     Wait,
     /// Nothing any more: it is over.
     Over,
-}
-
-/// A question that a task wants sent.
-#[derive(Clone, Copy)]
-pub struct Ask {
-    /// Where to.
-    pub to: Endpoint,
-    /// Who is there, where the task knows it.
-    pub id: Option<NodeId>,
-    /// What is asked.
-    pub question: Question,
-    /// Whether it repeats a question that was not answered.
-    pub is_retry: bool,
 }
 
 /// The answer to a question of a task.
@@ -111,22 +98,4 @@ pub enum SeedState {
     Answered,
     /// It did not answer, however often it was asked; or it cannot be asked.
     Silent,
-}
-
-impl Ask {
-    /// A question to a contact, for the first time.
-    pub fn contact(contact: Contact, question: Question) -> Self {
-        Self { to: contact.endpoint, id: Some(contact.id), question, is_retry: false }
-    }
-
-    /// A question to an address of which the id is not known, for the first time.
-    pub fn endpoint(to: Endpoint, question: Question) -> Self {
-        Self { to, id: None, question, is_retry: false }
-    }
-
-    /// The request that it becomes.
-    pub fn request(self, now: Time, purpose: Purpose) -> Request {
-        let Self { to, id, question, is_retry } = self;
-        Request { to, id, question, purpose, sent: now, is_retry }
-    }
 }
