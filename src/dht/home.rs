@@ -48,7 +48,6 @@ impl Home {
         }
     }
 
-    /// Makes a join due at once.
     pub fn hurry(&mut self, now: Time) {
         self.is_due = true;
         self.next_try = now;
@@ -59,7 +58,6 @@ impl Home {
         (self.join.is_none() && (self.is_due || is_alone)).then_some(self.next_try)
     }
 
-    /// Notes that a join has begun.
     pub fn began(&mut self, op: OpId) {
         self.is_due = false;
         self.join = Some(op);

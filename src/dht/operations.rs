@@ -37,7 +37,6 @@ struct Operation {
 }
 
 impl Operations {
-    /// Takes a task in.
     pub fn begin(&mut self, task: Task, deadline: Option<Time>) -> OpId {
         self.last += 1;
         self.under_way.insert(self.last, Operation { deadline: None, task });
@@ -45,7 +44,6 @@ impl Operations {
         self.last
     }
 
-    /// Takes a task out.
     pub fn remove(&mut self, op: OpId) -> Option<Task> {
         self.set_deadline(op, None);
         self.under_way.remove(&op).map(|operation| operation.task)
@@ -67,17 +65,14 @@ impl Operations {
         self.deadlines.first().copied()
     }
 
-    /// A task under way.
     pub fn get(&self, op: OpId) -> Option<&Task> {
         self.under_way.get(&op).map(|operation| &operation.task)
     }
 
-    /// A task under way.
     pub fn get_mut(&mut self, op: OpId) -> Option<&mut Task> {
         self.under_way.get_mut(&op).map(|operation| &mut operation.task)
     }
 
-    /// A membership, if this is one.
     pub fn membership(&self, op: OpId) -> Option<&MembershipTask> {
         match self.get(op)? {
             Task::Membership(task) => Some(task),
@@ -85,7 +80,6 @@ impl Operations {
         }
     }
 
-    /// A membership, if this is one.
     pub fn membership_mut(&mut self, op: OpId) -> Option<&mut MembershipTask> {
         match self.get_mut(op)? {
             Task::Membership(task) => Some(task),
@@ -93,7 +87,6 @@ impl Operations {
         }
     }
 
-    /// All memberships.
     pub fn memberships(&mut self) -> impl Iterator<Item = (OpId, &mut MembershipTask)> {
         self.under_way.iter_mut().filter_map(|(op, operation)| match &mut operation.task {
             Task::Membership(task) => Some((*op, &mut **task)),
@@ -101,12 +94,10 @@ impl Operations {
         })
     }
 
-    /// All tasks.
     pub fn iter(&self) -> impl Iterator<Item = (OpId, &Task)> {
         self.under_way.iter().map(|(op, operation)| (*op, &operation.task))
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.under_way.len()
     }

@@ -11,17 +11,15 @@
 mod commands;
 mod drive;
 mod engine;
-mod event;
 mod memberships;
-mod outbox;
+mod output;
 mod serve;
 mod stats;
 mod upkeep;
 
 pub use self::commands::TooLong;
 pub use self::engine::Engine;
-pub use self::event::Event;
-pub use self::outbox::Outbox;
+pub use self::output::{Event, Outbox};
 pub use self::stats::{Counters, Refusal, Stats};
 pub use super::operations::Busy;
 use super::requests::{Due, Purpose};

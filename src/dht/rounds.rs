@@ -33,13 +33,11 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// Takes a membership in.
     pub fn add(&mut self, op: OpId, task: &MembershipTask) {
         self.topics.insert((task.topic, op));
         self.due.insert((task.due, op));
     }
 
-    /// Forgets one that has ended.
     pub fn remove(&mut self, op: OpId, task: &MembershipTask) {
         self.topics.remove(&(task.topic, op));
         self.peers -= task.peers.len();
@@ -65,7 +63,6 @@ impl Rounds {
         Some(op)
     }
 
-    /// Notes that the round of a membership is over.
     pub fn ended(&mut self, op: OpId, task: &MembershipTask) {
         self.running -= 1;
         self.due.insert((task.due, op));
@@ -78,13 +75,11 @@ impl Rounds {
         self.due.insert((due, op));
     }
 
-    /// The memberships of a topic.
     pub fn of(&self, topic: NodeId) -> Vec<OpId> {
         let joined = self.topics.range((topic, OpId::MIN)..=(topic, OpId::MAX));
         joined.map(|&(_, op)| op).collect()
     }
 
-    /// How many memberships there are.
     pub fn len(&self) -> usize {
         self.topics.len()
     }

@@ -7,8 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::engine::Engine;
-use super::event::Event;
-use super::outbox::Outbox;
+use super::output::{Event, Outbox};
 use super::stats::{Refusal, Stats};
 use crate::dht::guard::Guard;
 use crate::dht::operations::Busy;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::engine::Engine;
-use super::event::Event;
-use super::outbox::Outbox;
+use super::output::{Event, Outbox};
 use crate::dht::requests::{OpId, Purpose, Question, Request};
 use crate::dht::routing::MAX_CLOSEST;
 use crate::dht::tasks::step::{Answer, Outcome, Step, Verdict};

@@ -8,8 +8,7 @@ use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::event::Event;
-use super::outbox::Outbox;
+use super::output::{Event, Outbox};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
 use crate::dht::guard::Guard;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use rand_core::Rng;
 
 use super::engine::Engine;
-use super::event::Event;
-use super::outbox::Outbox;
+use super::output::{Event, Outbox};
 use crate::dht::requests::OpId;
 use crate::id::NodeId;
 use crate::time::Time;

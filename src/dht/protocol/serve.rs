@@ -4,7 +4,7 @@
 use arrayvec::ArrayVec;
 
 use super::engine::Engine;
-use super::outbox::Outbox;
+use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
 use crate::dht::routing::{FRESH, MAX_CLOSEST};

@@ -6,8 +6,7 @@ use std::time::Duration;
 use rand_core::Rng;
 
 use super::engine::Engine;
-use super::event::Event;
-use super::outbox::Outbox;
+use super::output::{Event, Outbox};
 use crate::dht::requests::{Purpose, Question, Request};
 use crate::dht::tasks::step::Seeds;
 use crate::dht::tasks::{Join, Task, Walk};

@@ -97,7 +97,6 @@ impl Join {
         self.to_refresh = Some(if self.answered_seeds() > 0 { thin } else { Vec::new() });
     }
 
-    /// Gives it a walk through a bucket.
     pub fn refresh(&mut self, walk: Walk) {
         self.refreshes.push(walk);
     }
@@ -136,7 +135,6 @@ impl Join {
         self.settle(&answer.contact.endpoint, SeedState::Answered);
     }
 
-    /// Its walks under way.
     pub(super) fn walks(&self) -> impl Iterator<Item = &Walk> {
         std::iter::once(&self.walk).chain(&self.refreshes)
     }

@@ -26,9 +26,7 @@ pub struct Membership {
 
 /// A topic that a caller has joined.
 pub struct MembershipTask {
-    /// The topic.
     pub topic: NodeId,
-    /// The port announced; without one, the port that this node's packets come from.
     pub port: Option<u16>,
     /// The round under way: an announce, whose answers name peers.
     pub round: Option<Box<Announce>>,
@@ -73,7 +71,6 @@ impl MembershipTask {
         }
     }
 
-    /// Begins a round.
     pub fn begin_round(&mut self, now: Time, config: &Config) {
         self.peers.forget_old(now, config.record_life);
         self.round = Some(Box::new(Announce::new(self.topic, self.port, config)));

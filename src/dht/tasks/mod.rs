@@ -26,19 +26,12 @@ use crate::wire::message::Endpoint;
 
 /// A task under way.
 pub enum Task {
-    /// One node asked whether it is there.
     Ping(Ping),
-    /// An announce to one node.
     Introduction(Introduction),
-    /// A lookup for the nodes nearest to an id.
     FindNode(Box<Walk>),
-    /// A lookup for the peers of a topic.
     GetPeers(Box<GetPeers>),
-    /// An announce to the nodes nearest to a topic.
     Announce(Box<Announce>),
-    /// A join through some contacts.
     Join(Box<Join>),
-    /// A topic that a caller has joined.
     Membership(Box<MembershipTask>),
 }
 
@@ -122,7 +115,6 @@ impl Task {
         }
     }
 
-    /// The walk to this id.
     pub fn walk(&mut self, target: NodeId) -> Option<&mut Walk> {
         match self {
             Task::FindNode(walk) => Some(walk),
@@ -132,7 +124,6 @@ impl Task {
         }
     }
 
-    /// Its walks under way.
     pub fn walks(&self) -> Vec<&Walk> {
         match self {
             Task::Ping(_) | Task::Introduction(_) => Vec::new(),

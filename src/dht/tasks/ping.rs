@@ -23,7 +23,6 @@ pub struct Ping {
 }
 
 impl Ping {
-    /// A ping that nothing was sent for yet.
     pub fn new(to: Endpoint) -> Self {
         Self { to, asked: 0, expired: 0, is_due: true, round_trip: None }
     }

@@ -29,15 +29,10 @@ pub enum Step {
 
 /// The answer to a question of a task.
 pub struct Answer<'a> {
-    /// What was asked.
     pub question: Question,
-    /// Who answered.
     pub contact: Contact,
-    /// How long it took.
     pub round_trip: Duration,
-    /// What the answer says.
     pub verdict: Verdict,
-    /// The token that it hands out.
     pub token: Option<Token>,
     /// Whether an announce without a token is in order there: v0.1's way, and trusted from there.
     pub takes_unproved: bool,
@@ -52,11 +47,8 @@ pub struct Answer<'a> {
 /// What an answer says of the question.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was served.
     Served,
-    /// The announce is stored.
     Stored,
-    /// It was refused.
     Refused,
 }
 

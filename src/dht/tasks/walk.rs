@@ -31,7 +31,6 @@ impl Walk {
         Self { lookup: Lookup::new(topic, config), question, is_begun: false }
     }
 
-    /// Gives it the contacts to begin with.
     pub fn begin(&mut self, contacts: &[Contact]) {
         self.is_begun = true;
         contacts.iter().for_each(|contact| self.lookup.add(*contact));
