@@ -19,9 +19,9 @@ ERROR = 40
 
 
 class _Greenlet:
-    """Writes lines where a monkey patch has made greenlets of threads, and with them `logging`'s locks.
+    """Writes lines where a monkey patch has put greenlets in the place of threads.
 
-    A real thread that waits for such a lock may wait for ever.
+    There `logging`'s locks are the patch's too: a real thread may wait for one for ever.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Real threads and locks, also where a monkey patch has put greenlets in the place of `threading`'s.
+"""Real threads and locks, also where a monkey patch has put greenlets in their place.
 
 gevent and eventlet do that, before this is imported or afterwards.
 """
