@@ -70,6 +70,12 @@ def finish() -> None:
         _greenlet.write()
 
 
+def forget() -> None:
+    """Leaves what waits to the parent, in a forked child."""
+    global _greenlet
+    _greenlet = None
+
+
 def write(level: int, text: str, *args: object, error: BaseException | None = None) -> None:
     """Has a line written, with the traceback of `error`; for the core's threads."""
     if _greenlet is None:
@@ -88,6 +94,7 @@ def _write(level: int, text: str, args: tuple[object, ...], error: BaseException
 
     try:
         logging.getLogger("kadepy").log(level, text, *args, exc_info=error)
-    except BaseException as raised:
-        # By a filter or handler, of which nothing else could tell.
+    except Exception as raised:
+        # By a filter or handler, of which nothing else could tell. Ctrl-C may come in a greenlet,
+        # and is the program's.
         _core._report(raised, _write)

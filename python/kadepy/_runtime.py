@@ -85,6 +85,7 @@ def _close_all() -> None:
 
 
 def _leave_to_parent() -> None:
+    _log.forget()
     descriptors = _core._abandon_all()
     if not descriptors:
         return

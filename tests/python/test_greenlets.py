@@ -11,6 +11,7 @@ import pytest
 from conftest import Child, RawNode
 
 Start = Callable[..., Child]
+Run = Callable[..., Child]
 
 PATCHES = {
     "gevent": "from gevent import monkey; monkey.patch_all()\n",
@@ -31,11 +32,9 @@ def until(condition):
         time.sleep(0.001)
 """
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.fixture(params=["before", "after"])
-def run(request: pytest.FixtureRequest, start: Start, patch: str) -> Callable[..., Child]:
+def run(request: pytest.FixtureRequest, start: Start, patch: str) -> Run:
     """Starts a script that is patched before or after it imports kadepy."""
 
     def run(script: str, port: int = 1) -> Child:
@@ -52,9 +51,6 @@ def patch(request: pytest.FixtureRequest) -> str:
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
     return str(request.param)
-
-
-Run = Callable[..., Child]
 
 
 def ended(child: Child) -> tuple[int, str]:

@@ -1,5 +1,5 @@
-"""What nodes log, wherever and whenever `logging` is set up; what the lines say is left to the tests
-of what they tell of."""
+"""What nodes log, whenever `logging` is set up; what the lines say is left to the tests of what
+they tell of."""
 
 from __future__ import annotations
 
@@ -149,7 +149,6 @@ sys.exit(3)
 
 
 @on_posix
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_logs_what_its_own_nodes_tell(start: Start, raw: RawNode) -> None:
     script = """
 import logging
