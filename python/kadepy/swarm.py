@@ -112,8 +112,8 @@ class Swarm(BaseSwarm):
             and the node starts afresh.
         config: a `Config` with other limits than the defaults.
 
-    What it has to tell about itself goes to the logger ``kadepy``, where `logging` is set up when
-    the node is made.
+    What it has to tell about itself goes to the logger ``kadepy``. `logging` may be set up at any
+    time; until then Python shows warnings and errors on stderr.
 
     Raises:
         OSError: the address cannot be bound, or the file at `state_path` cannot be read or made;
@@ -277,7 +277,7 @@ class Swarm(BaseSwarm):
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
             port: where the peer listens; by default the port that this node's packets come from.
             on_peer: called with each new `Peer`, once, on the thread that runs callbacks. What it
-                raises goes to `sys.unraisablehook`.
+                raises is logged.
 
         Returns:
             A `Membership`. It does not wait for the first announce.
@@ -307,7 +307,8 @@ class Swarm(BaseSwarm):
 
         Calls come one at a time, in the order of arrival, on a thread of their own. A slow one
         delays no packet: `Config.callback_queue` packets wait, then the oldest is dropped and
-        counted. What one raises goes to `sys.unraisablehook`, and the next one is called.
+        counted. What one raises goes to the logger ``kadepy`` with its traceback, is counted in
+        ``stats().callback_errors``, and the next one is called.
 
         Args:
             fn: a plain function, or None for no callback any more. The payload is a list of

@@ -204,7 +204,7 @@ pub fn forget_all() {
 fn warn(node: &Node, resolved: &[Resolved]) {
     for (target, found) in resolved {
         if let Err(error) = found {
-            node.log(Level::Warn, format!("cannot join through {target}: {error}"));
+            node.log(Level::Warn, &format!("cannot join through {target}: {error}"));
         }
     }
 }
