@@ -245,7 +245,7 @@ impl Engine {
         let Some(packet) = self.seal.open(datagram) else {
             return self.refuse(Refusal::Unopened);
         };
-        let mut lists = Lists::default();
+        let mut lists = Lists::of(&from);
         let message = match native::decode(packet, &mut lists) {
             Ok(message) => message,
             Err(error) => return self.refuse(error.into()),
@@ -420,7 +420,7 @@ impl Engine {
                 if let Some(trailer) = &mut reply.trailer {
                     trailer.token = Some(&token);
                 }
-                let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
+                let wanted = |peer: &Endpoint| want.includes(peer) && peer.means_same_to(&from);
                 let max = self.config.reply_peers;
                 peers = self.storage.sample(now, topic, max, wanted, &mut self.rng);
                 reply.body =
@@ -681,7 +681,7 @@ impl Engine {
     /// Whether v0.1's unproved packets are trusted from there. Where the seal proves its members
     /// there are no nodes of v0.1, and what is unproved was recorded or cut by a stranger.
     fn trusts_legacy(&self, from: &Endpoint) -> bool {
-        !self.seal.proves_members() && self.guard.trusts_legacy(from)
+        !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
     }
 
     /// The contacts to list in an answer to `from`, the nearest to `target` first.
@@ -693,7 +693,7 @@ impl Engine {
     ) -> ArrayVec<Contact, MAX_CLOSEST> {
         self.table.closest(target, self.config.k, |entry| {
             let endpoint = &entry.contact.endpoint;
-            entry.is_reliable() && want.includes(endpoint) && is_for(endpoint, from)
+            entry.is_reliable() && want.includes(endpoint) && endpoint.means_same_to(from)
         })
     }
 
@@ -755,11 +755,6 @@ impl Engine {
         );
         self.check_memberships();
     }
-}
-
-/// Whether `listed` is an address to name to `asker`: local ones mean nothing outside.
-fn is_for(listed: &Endpoint, asker: &Endpoint) -> bool {
-    asker.is_local() || !listed.is_local()
 }
 
 impl Outbox {
