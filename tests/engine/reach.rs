@@ -2,7 +2,8 @@
 //! kind among peers that a script plays, for each pair of reaches.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::scripted::{Stage, bytes};
 use kadepy::wire::message::{Body, Contact, Message, Reach, Trailer, TxId};
@@ -177,6 +178,30 @@ fn link_local_addresses_of_two_families_share_no_link() {
 }
 
 #[test]
+fn only_an_ipv6_link_local_address_has_an_interface() {
+    let scope = |address: &str| {
+        let address: SocketAddr = address.parse().expect("an address");
+        let endpoint = Endpoint::from(address);
+        assert_eq!(Endpoint::from(SocketAddr::from(endpoint)), endpoint);
+        endpoint.scope()
+    };
+    assert_eq!(scope("[fe80::1%3]:1"), 3);
+    assert_eq!(scope("[febf::1%16777215]:1"), (1 << 24) - 1);
+    // More than there is room for is none, and not another interface.
+    assert_eq!(scope("[fe80::1%16777217]:1"), 0);
+    for elsewhere in ["[::1%3]:1", "[fd00::1%3]:1", "[2a00::1%3]:1", "[::ffff:169.254.0.1%3]:1"] {
+        assert_eq!(scope(elsewhere), 0, "{elsewhere}");
+    }
+}
+
+#[test]
+fn an_interface_costs_a_routing_table_no_memory() {
+    // What it took with an interface of two bytes; tables are most of what a node holds.
+    assert_eq!(size_of::<kadepy::dht::routing::Entry>(), 64);
+    assert_eq!(size_of::<Endpoint>(), 21);
+}
+
+#[test]
 fn an_asker_is_told_of_the_nodes_that_it_means_too() {
     for (family, other) in pairs() {
         let mut stage = family.stage();
@@ -211,7 +236,7 @@ fn a_lookup_asks_the_nodes_that_their_namer_means_too() {
         let question = stage.sent(namer.endpoint).pop().expect("a FIND_NODE");
         let before = stage.network.sent.len();
         stage.inject(namer.endpoint, &answer(namer.id, &question, &named, &[]));
-        stage.network.run(std::time::Duration::from_secs(3));
+        stage.network.run(Duration::from_secs(3));
         let asked = stage.network.sent[before..].iter();
         let asked: BTreeSet<Endpoint> =
             asked.filter(|(.., datagram)| datagram[0] == FIND_NODE).map(|(_, to, _)| *to).collect();
