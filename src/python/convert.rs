@@ -495,7 +495,14 @@ fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
 /// A host that is the address of one host, or may be the name of one.
 fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<Target> {
     let refused = || value_error("host", "an IP address or a host name", &shown(value));
-    let name = resolvable(value.py(), host).ok_or_else(refused)?;
+    let name = if host.is_ascii() {
+        host.to_owned()
+    } else {
+        in_ascii(&PyString::new(value.py(), host)).map_err(|error| {
+            // That of the codec says nothing of the argument.
+            if error.is_instance_of::<PyValueError>(value.py()) { refused() } else { error }
+        })?
+    };
     let target = Target { host: host.to_owned(), name, port };
     match target.endpoint() {
         Some(endpoint) => sendable("host", endpoint).map(|_| target),
@@ -505,13 +512,10 @@ fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<T
 }
 
 /// A host name in ASCII, by the codec that Python's `socket` uses.
-fn resolvable(py: Python<'_>, host: &str) -> Option<String> {
-    if host.is_ascii() {
-        return Some(host.to_owned());
-    }
-    let encoded = PyString::new(py, host).call_method1(intern!(py, "encode"), ("idna",)).ok()?;
-    let ascii = encoded.cast::<PyBytes>().ok()?.as_bytes().to_vec();
-    String::from_utf8(ascii).ok()
+fn in_ascii(host: &Bound<'_, PyString>) -> PyResult<String> {
+    host.call_method1(intern!(host.py(), "encode"), ("idna",))?
+        .call_method1(intern!(host.py(), "decode"), ("ascii",))?
+        .extract()
 }
 
 /// Whether a resolver may know the name. What nobody calls a host is refused at once: parts of a

@@ -38,7 +38,7 @@ class Host:
     """A machine with these addresses on its card `lan0`, which a switch joins to the others."""
 
     def __init__(self, name, *addresses):
-        wait = "import sys; print('up'); exec(sys.stdin.readline().encode().decode('unicode_escape'))"
+        wait = "import ast, sys; print('up'); exec(ast.literal_eval(sys.stdin.readline()))"
         self.process = subprocess.Popen(
             ["unshare", "--net", sys.executable, "-u", "-c", wait],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -54,7 +54,7 @@ class Host:
             run(inside + f"addr add {address} dev lan0" + (" nodad" if ":" in address else ""))
 
     def start(self, script):
-        self.tell(script.encode("unicode_escape").decode())
+        self.tell(repr(script))
 
     def tell(self, line=""):
         self.process.stdin.write(line + "\\n")
