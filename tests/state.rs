@@ -100,6 +100,13 @@ fn the_golden_file() {
 }
 
 #[test]
+fn a_contact_whose_interface_the_format_has_no_room_for_is_left_out() {
+    let contacts = vec![contact(2, "[fe80::1%65536]:4000"), contact(3, "[fe80::1%65535]:4000")];
+    let read = Memory::decode(&Memory { contacts: contacts.clone(), ..memory() }.encode());
+    assert_eq!(read.unwrap().contacts, contacts[1..]);
+}
+
+#[test]
 fn a_file_holds_512_contacts_and_no_more() {
     let many = (0..600_u16).map(|n| Contact {
         id: NodeId([1 + (n % 200) as u8; 32]),

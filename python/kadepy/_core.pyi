@@ -248,7 +248,8 @@ class Config:
     def legacy(self) -> str:
         """With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
         a token, answers without a transaction id): `"local"`, `"never"` or `"always"`. A node
-        of a sealed network trusts none of them, whatever stands here.
+        of a sealed network trusts none of them, whatever stands here; one that is bound to a
+        single address trusts as local only what that address can have for a neighbor.
 
         Default "local".
         """

@@ -49,7 +49,9 @@ class ClosedError(KadepyError, RuntimeError):
 class Peer(namedtuple("Peer", ["ip", "port"])):
     """Who announced a topic: the IP address as a str, and the port.
 
-    A named tuple, so that ``sock.connect(peer)`` works.
+    A named tuple, so that ``sock.connect(peer)`` works. A link-local IPv6 address comes with its
+    interface, such as ``"fe80::1%eth0"``. Of a pair, Python's ``connect`` does not use that;
+    ``socket.create_connection(peer)`` and ``socket.getaddrinfo(*peer)`` do.
 
     >>> from kadepy import Peer
     >>> Peer("192.0.2.1", 4000).port

@@ -97,6 +97,27 @@ impl Socket {
     }
 }
 
+/// The name of the interface with this number, where systems write interfaces by name.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "no safe interface names an interface")]
+pub fn interface_name(number: u32) -> Option<String> {
+    // Twice what the system with the longest names needs, which is IF_NAMESIZE.
+    let mut name = [0_u8; 64];
+    // SAFETY: the buffer outlives the call, and no system writes more than its IF_NAMESIZE bytes.
+    let found = unsafe { libc::if_indextoname(number, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// None: Windows writes interfaces by number.
+#[cfg(not(unix))]
+pub fn interface_name(_: u32) -> Option<String> {
+    None
+}
+
 /// What to do about an error of [`Socket::receive`] or [`Socket::send`].
 pub fn remedy(error: &io::Error) -> Remedy {
     match error.kind() {
