@@ -90,7 +90,8 @@ class Swarm(BaseSwarm):
     Args:
         port: the UDP port to bind to; 0 lets the system choose.
         host: the IP address to bind to. An IPv4 address makes an IPv4 node, an IPv6 address an
-            IPv6 node.
+            IPv6 node. With the default, or ``"::"``, the node has every address of the host, and
+            answers from the one that it was asked at.
         bootstrap: contacts to join through: one, or an iterable of them. Each is ``"host:port"``,
             ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
             joins in the background and keeps trying; lookups wait for that.
