@@ -93,17 +93,26 @@ impl Socket {
         self.udp.register(registry, token, Interest::READABLE)
     }
 
-    /// Takes one datagram, cut to `buffer`: its length, its source, and the address it came to if the
-    /// kernel might send an answer from another one.
+    /// Receives one datagram or more into the first of `buffers`, one in each, cut to its length.
+    /// `take` gets, in order, the length of each, its source, and the address it came to if the kernel
+    /// might send an answer from another one.
     ///
     /// # Errors
     ///
-    /// See [`remedy`].
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<Local>)> {
-        match &self.messages {
-            Some(messages) => self.udp.try_io(|| messages.receive(&self.udp, buffer)),
-            None => self.udp.recv_from(buffer).map(|(len, from)| (len, from, None)),
+    /// See [`remedy`]; nothing was received then.
+    pub fn receive<const N: usize>(
+        &self,
+        buffers: &mut [[u8; N]],
+        mut take: impl FnMut(usize, SocketAddr, Option<Local>),
+    ) -> io::Result<()> {
+        if let Some(messages) = &self.messages {
+            return self.udp.try_io(|| messages.receive(&self.udp, buffers, take));
         }
+        if let Some(buffer) = buffers.first_mut() {
+            let (len, from) = self.udp.recv_from(buffer)?;
+            take(len, from, None);
+        }
+        Ok(())
     }
 
     /// Sends one datagram, from the address `local`, or if that is `None` from the one that the kernel

@@ -56,7 +56,7 @@ pub enum SocketNews<'a> {
 /// Datagrams as received, and what of an outbox answers them.
 #[derive(Default)]
 pub struct Batch {
-    /// As many as were ever needed at once: one for an idle node.
+    /// At most twice as many as were ever needed at once: few for an idle node.
     buffers: Vec<[u8; BUFFER_LEN]>,
     received: Vec<Received>,
     /// Datagrams too long for the buffer, where the system does not deliver them cut.
@@ -226,15 +226,20 @@ impl Reactor {
         };
         let mut errors = 0;
         // Errors come out of the same budget, so that no storm of them keeps us here.
-        for _ in 0..BATCH {
-            if batch.buffers.len() == batch.received.len() {
-                batch.buffers.push([0; BUFFER_LEN]);
+        let mut left = BATCH;
+        while left > 0 {
+            let Batch { buffers, received, .. } = batch;
+            let start = received.len();
+            if buffers.len() == start {
+                buffers.resize((2 * start).clamp(1, BATCH), [0; BUFFER_LEN]);
             }
-            let buffer = &mut batch.buffers[batch.received.len()];
-            match socket.receive(buffer) {
-                Ok((len, from, local)) => {
-                    batch.received.push(Received { from: from.into(), len, local, out_len: 0 });
-                }
+            let end = buffers.len().min(start + left);
+            let result = socket.receive(&mut buffers[start..end], |len, from, local| {
+                received.push(Received { from: from.into(), len, local, out_len: 0 });
+            });
+            left -= (received.len() - start).max(1);
+            match result {
+                Ok(()) => {}
                 Err(error) => match remedy(&error) {
                     Remedy::Wait => return false,
                     Remedy::Retry | Remedy::Ignore => {}

@@ -79,12 +79,13 @@ impl Messages {
         (set == 0 && found == 0 && receive.is_some()).then_some(Self { receive })
     }
 
-    pub fn receive(
+    pub fn receive<const N: usize>(
         &self,
         socket: &UdpSocket,
-        buffer: &mut [u8],
-    ) -> io::Result<(usize, SocketAddr, Option<Local>)> {
-        let Some(receive) = self.receive else {
+        buffers: &mut [[u8; N]],
+        mut take: impl FnMut(usize, SocketAddr, Option<Local>),
+    ) -> io::Result<()> {
+        let (Some(receive), Some(buffer)) = (self.receive, buffers.first_mut()) else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let mut part = WSABUF { len: buffer.len() as u32, buf: buffer.as_mut_ptr() };
@@ -104,7 +105,8 @@ impl Messages {
             })
         }?;
         let from = from.as_socket().ok_or(io::ErrorKind::InvalidData)?;
-        Ok((len as usize, from, local(&control, message.Control.len as usize)))
+        take(len as usize, from, local(&control, message.Control.len as usize));
+        Ok(())
     }
 
     pub fn send(
