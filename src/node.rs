@@ -499,7 +499,7 @@ impl Shared {
         }
         let must_wake = is_earlier || state.engine.has_events();
         drop(state);
-        self.link.send(&out);
+        self.link.send(&out, &Batch::default());
         if must_wake {
             self.link.wake();
         }
@@ -544,15 +544,13 @@ impl Host for Shared {
         for _ in 0..batch.oversize {
             state.engine.refuse(Refusal::Oversize);
         }
-        for (from, datagram) in batch.iter_mut() {
-            state.engine.receive(now, from, datagram, out);
-        }
+        batch.work(out, |from, datagram, out| state.engine.receive(now, from, datagram, out));
         state.engine.tick(now, out);
         let deadline = state.engine.next_deadline();
         state.wakes_at = deadline;
         let news = state.take_news();
         drop(state);
-        self.link.send(out);
+        self.link.send(out, batch);
         self.tell(news);
         deadline
     }

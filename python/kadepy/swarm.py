@@ -91,6 +91,8 @@ class Swarm(BaseSwarm):
         port: the UDP port to bind to; 0 lets the system choose.
         host: the IP address to bind to. An IPv4 address makes an IPv4 node, an IPv6 address an
             IPv6 node. A link-local address needs its interface: ``"fe80::1%eth0"``.
+            With the default, or ``"::"``, the node has every address of the host, and
+            answers from the one that it was asked at.
         bootstrap: contacts to join through: one, or an iterable of them. Each is ``"host:port"``,
             ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
             joins in the background and keeps trying; lookups wait for that.

@@ -411,7 +411,8 @@ fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
     Err(value_error(name, expected, &format!("{:?}", ip.to_string())))
 }
 
-/// Host and port of a pair, a Peer or a Node.
+/// Host and port of a pair, a Peer, a Node or an IPv6 address of four as `socket` has it, whose host
+/// names its interface too.
 fn host_and_port<'py>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
@@ -422,6 +423,9 @@ fn host_and_port<'py>(
         2 if !is_contact(&tuple.get_item(1)?) => Some((tuple.get_item(0)?, tuple.get_item(1)?)),
         3 if tuple.get_item(0)?.is_instance_of::<PyBytes>() => {
             Some((tuple.get_item(1)?, tuple.get_item(2)?))
+        }
+        4 if tuple.get_item(2)?.is_instance_of::<PyInt>() => {
+            Some((tuple.get_item(0)?, tuple.get_item(1)?))
         }
         _ => None,
     })
@@ -544,10 +548,13 @@ pub fn named_tuple<'py>(
     class.py().get_type::<PyTuple>().call_method1(intern!(class.py(), "__new__"), (class, values))
 }
 
-/// A `kadepy.Peer`.
+/// A `kadepy.Peer`; one with an interface stores what `connect` takes for that, too.
 pub fn peer<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
-    let values = (host_text(endpoint), endpoint.port()).into_pyobject(py)?;
-    named_tuple(classes::classes(py)?.peer.bind(py), values)
+    let (classes, ip, port) = (classes::classes(py)?, host_text(endpoint), endpoint.port());
+    match endpoint.scope() {
+        0 => named_tuple(classes.peer.bind(py), (ip, port).into_pyobject(py)?),
+        scope => named_tuple(classes.link_peer.bind(py), (ip, port, 0, scope).into_pyobject(py)?),
+    }
 }
 
 /// A `kadepy.Node`.
