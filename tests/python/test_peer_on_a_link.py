@@ -1,4 +1,4 @@
-"""A peer at a link-local address: to Python a pair like any other, to `connect` with its interface."""
+"""A peer at a link-local address: a pair to Python, and to `connect` one with its interface."""
 
 from __future__ import annotations
 
