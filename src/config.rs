@@ -99,10 +99,12 @@ macro_rules! config_fields {
             ///
             /// Default 16384; 16 to 1000000.
             open_requests: usize = 16_384, 16..=1_000_000;
-            /// Lookups, pings and joins under way at once; one more is refused.
+            /// Lookups, announces, pings and joins that callers may have started and not seen the end
+            /// of; one more is refused. Those for which the receive buffer has no room at the moment
+            /// wait for their turn, the one that ends first first.
             ///
-            /// Default 4096; 1 to 1000000.
-            operations: usize = 4_096, 1..=1_000_000;
+            /// Default 65536; 1 to 1000000.
+            operations: usize = 65_536, 1..=1_000_000;
             /// Topics that this node has joined at once; one more is refused. As a round for each
             /// begins 100 ms after the last one, more than the default cannot be kept announced for
             /// the default `record_life`.
@@ -113,7 +115,9 @@ macro_rules! config_fields {
             ///
             /// Default 8192; 1 to 1000000.
             callback_queue: usize = 8_192, 1..=1_000_000;
-            /// Bytes of socket receive buffer to ask the system for; it may give less.
+            /// Bytes of socket receive buffer to ask the system for; it may give less. What it gives
+            /// bounds how many questions this node has under way at once, and so how fast many
+            /// lookups at once go where round trips are long.
             ///
             /// Default 4194304; 1024 to 1073741824.
             receive_buffer: usize = 4 << 20, 1_024..=1 << 30;

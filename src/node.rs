@@ -136,6 +136,7 @@ impl Node {
         let reactor = Reactor::bind(address, config.receive_buffer)?;
         let link = Arc::clone(reactor.link());
         let mut engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
+        engine.set_buffer(link.receive_room());
         engine.enter(Time::ZERO, network, nonce_start);
         let (thread_lives, thread_ended) = bounded(0);
         let (tells_alone, was_alone) = bounded(1);

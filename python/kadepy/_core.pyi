@@ -220,9 +220,11 @@ class Config:
         """
     @property
     def operations(self) -> int:
-        """Lookups, pings and joins under way at once; one more is refused.
+        """Lookups, announces, pings and joins that callers may have started and not seen the end
+        of; one more is refused. Those for which the receive buffer has no room at the moment
+        wait for their turn, the one that ends first first.
 
-        Default 4096; 1 to 1000000.
+        Default 65536; 1 to 1000000.
         """
     @property
     def memberships(self) -> int:
@@ -240,7 +242,9 @@ class Config:
         """
     @property
     def receive_buffer(self) -> int:
-        """Bytes of socket receive buffer to ask the system for; it may give less.
+        """Bytes of socket receive buffer to ask the system for; it may give less. What it gives
+        bounds how many questions this node has under way at once, and so how fast many
+        lookups at once go where round trips are long.
 
         Default 4194304; 1024 to 1073741824.
         """

@@ -8,6 +8,7 @@ mod home;
 pub mod lookup;
 pub mod members;
 mod operations;
+mod pace;
 pub mod protocol;
 pub mod requests;
 mod rounds;

@@ -2,6 +2,7 @@
 //! is its own affair; who starts one and who is told of its end is the engine's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -22,6 +23,12 @@ impl Busy {
     pub(super) const MEMBERSHIPS: Self = Self("memberships");
 }
 
+/// So soon a lookup without a deadline has its turn, as if it had one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When an operation may ask: those with less go first.
+pub type Turn = (Time, OpId);
+
 /// The tasks under way.
 #[derive(Default)]
 pub struct Operations {
@@ -32,14 +39,22 @@ pub struct Operations {
 }
 
 struct Operation {
+    turn: Time,
     deadline: Option<Time>,
     task: Task,
 }
 
 impl Operations {
-    pub fn begin(&mut self, task: Task, deadline: Option<Time>) -> OpId {
+    pub fn begin(&mut self, now: Time, task: Task, deadline: Option<Time>) -> OpId {
         self.last += 1;
-        self.under_way.insert(self.last, Operation { deadline: None, task });
+        let turn = match task {
+            // They ask little, or keep a pace of their own.
+            Task::Ping(_) | Task::Introduction(_) | Task::Join(_) | Task::Membership(_) => now,
+            Task::FindNode(_) | Task::GetPeers(_) | Task::Announce(_) => {
+                deadline.unwrap_or(now + PATIENCE)
+            }
+        };
+        self.under_way.insert(self.last, Operation { turn, deadline: None, task });
         self.set_deadline(self.last, deadline);
         self.last
     }
@@ -47,6 +62,12 @@ impl Operations {
     pub fn remove(&mut self, op: OpId) -> Option<Task> {
         self.set_deadline(op, None);
         self.under_way.remove(&op).map(|operation| operation.task)
+    }
+
+    /// The turn of an operation: the lookup whose time is up first has the first, so that of many with
+    /// the same timeout those begun first do, and end first.
+    pub fn turn(&self, op: OpId) -> Option<Turn> {
+        self.under_way.get(&op).map(|operation| (operation.turn, op))
     }
 
     /// When a task is to end with what it has.
@@ -105,7 +126,7 @@ impl Operations {
     /// Panics where a task's invariants are broken or the deadlines disagree with the tasks.
     pub fn check_invariants(&self, config: &Config) {
         let mut deadlines = 0;
-        for (op, Operation { deadline, task }) in &self.under_way {
+        for (op, Operation { deadline, task, .. }) in &self.under_way {
             task.check_invariants(config);
             assert!(deadline.is_none_or(|at| self.deadlines.contains(&(at, *op))));
             deadlines += usize::from(deadline.is_some());

@@ -22,7 +22,7 @@ pub use self::engine::Engine;
 pub use self::output::{Event, Outbox};
 pub use self::stats::{Counters, Refusal, Stats};
 pub use super::operations::Busy;
-use super::requests::{Due, Purpose};
+use super::requests::Due;
 use super::routing::Admission;
 pub use super::tasks::membership::Membership;
 pub use super::tasks::step::{Outcome, SeedState, Seeds};
@@ -75,10 +75,7 @@ impl Engine {
     pub fn tick(&mut self, now: Time, out: &mut Outbox) {
         while let Some(due) = self.requests.due(now) {
             match due {
-                Due::Late(request) if request.purpose == Purpose::Check && !request.is_retry => {
-                    self.ask(request.repeated(now), out);
-                }
-                Due::Late(request) => self.late(&request),
+                Due::Late(request) => self.late(now, &request, out),
                 Due::Expired(request) => self.expired(now, &request),
             }
             self.run(now, out);
@@ -140,6 +137,7 @@ impl Engine {
             }
         }
         self.answered(now, &request, reply, round_trip);
+        self.freed(now, &from, out);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The requests that wait for an answer: which reply is whose, how long to wait, what round trips
 //! take. What an answer means is the owner's affair.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -141,6 +142,8 @@ pub struct Requests {
     waiting: BTreeSet<(Time, TxId)>,
     /// The others of `open`, by when their answer is no longer accepted.
     late: BTreeSet<(Time, TxId)>,
+    /// How many of `waiting` went to each endpoint, where any did.
+    waiting_to: BTreeMap<Endpoint, usize>,
     /// One entry for each of `open`, the oldest of each endpoint first.
     by_endpoint: BTreeSet<(Endpoint, Time, TxId)>,
     echoed: RecentSet,
@@ -164,6 +167,7 @@ impl Requests {
             open: BTreeMap::new(),
             waiting: BTreeSet::new(),
             late: BTreeSet::new(),
+            waiting_to: BTreeMap::new(),
             by_endpoint: BTreeSet::new(),
             echoed: RecentSet::default(),
             rtt: None,
@@ -197,6 +201,7 @@ impl Requests {
         let wait = if is_seed { self.longest_wait() } else { self.short_wait(known_rtt) };
         let wake = request.sent + wait.min(self.timeout);
         self.waiting.insert((wake, txid));
+        *self.waiting_to.entry(request.to).or_default() += 1;
         self.by_endpoint.insert((request.to, request.sent, txid));
         self.open.insert(txid, Open { request, wake });
         Ok(given_up.map(|open| open.request))
@@ -251,10 +256,11 @@ impl Requests {
         let is_due = |first: Option<&(Time, TxId)>| first.filter(|(at, _)| *at <= now).copied();
         if let Some((wake, txid)) = is_due(self.waiting.first()) {
             let open = self.open.get_mut(&txid).expect("whatever waits is open");
-            open.wake = open.request.sent + self.timeout;
-            self.waiting.remove(&(wake, txid));
+            let request = open.request;
+            open.wake = request.sent + self.timeout;
             self.late.insert((open.wake, txid));
-            return Some(Due::Late(open.request));
+            self.stop_waiting(wake, txid, request.to);
+            return Some(Due::Late(request));
         }
         let (_, txid) = is_due(self.late.first())?;
         self.close(txid).map(|open| Due::Expired(open.request))
@@ -265,9 +271,14 @@ impl Requests {
         [self.waiting.first(), self.late.first()].into_iter().flatten().map(|&(at, _)| at).min()
     }
 
-    /// Whether one more may be opened.
-    pub fn has_room(&self) -> bool {
-        self.open.len() < self.cap || !self.late.is_empty()
+    /// How many are within their short wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many to `endpoint` are within their short wait.
+    pub fn waiting_to(&self, endpoint: &Endpoint) -> usize {
+        self.waiting_to.get(endpoint).copied().unwrap_or(0)
     }
 
     /// How many requests wait.
@@ -311,17 +322,31 @@ impl Requests {
 
     fn close(&mut self, txid: TxId) -> Option<Open> {
         let open = self.open.remove(&txid)?;
-        self.waiting.remove(&(open.wake, txid));
+        self.stop_waiting(open.wake, txid, open.request.to);
         self.late.remove(&(open.wake, txid));
         self.by_endpoint.remove(&(open.request.to, open.request.sent, txid));
         Some(open)
     }
 
-    /// Panics where the three indexes disagree or the cap is passed.
+    fn stop_waiting(&mut self, wake: Time, txid: TxId, to: Endpoint) {
+        if !self.waiting.remove(&(wake, txid)) {
+            return;
+        }
+        if let Entry::Occupied(mut count) = self.waiting_to.entry(to) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+
+    /// Panics where the indexes disagree or the cap is passed.
     pub fn check_invariants(&self) {
         assert!(self.open.len() <= self.cap, "more open requests than allowed");
         assert_eq!(self.open.len(), self.waiting.len() + self.late.len());
         assert_eq!(self.open.len(), self.by_endpoint.len());
+        assert_eq!(self.waiting.len(), self.waiting_to.values().sum::<usize>());
+        assert!(self.waiting_to.values().all(|count| *count > 0));
         for (txid, open) in &self.open {
             let place = (open.wake, *txid);
             assert!(self.waiting.contains(&place) || self.late.contains(&place));

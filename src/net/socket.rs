@@ -36,6 +36,10 @@ pub struct Local {
     interface: u32,
 }
 
+/// The bytes of receive buffer that a datagram of 700 bytes or more takes: measured on Linux, which
+/// counts what it allocates; a BSD's cluster and its header are as much.
+const LONGEST_COST: usize = 2_304;
+
 /// What an error of the socket asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -82,6 +86,12 @@ impl Socket {
     /// The system's.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.udp.local_addr()
+    }
+
+    /// How many of the longest datagrams its receive buffer holds, by what the system has given.
+    pub fn receive_room(&self) -> usize {
+        let len = socket2::SockRef::from(&self.0).recv_buffer_size().unwrap_or(0);
+        len / LONGEST_COST
     }
 
     /// Lets `registry`'s poll wake when there is something to receive.

@@ -110,6 +110,7 @@ pub struct Link {
     /// Where it is bound, with the port that the system chose.
     address: SocketAddr,
     receive_buffer: usize,
+    receive_room: usize,
     started: Instant,
     is_lost: AtomicBool,
     is_closing: AtomicBool,
@@ -135,6 +136,7 @@ impl Reactor {
         let mut socket = Socket::bind(address, receive_buffer)?;
         socket.register(poll.registry(), SOCKET)?;
         let address = socket.local_address()?;
+        let receive_room = socket.receive_room();
         let descriptor = AtomicI32::new(socket.descriptor());
         #[expect(clippy::disallowed_methods, reason = "the epoch of this driver's time")]
         let started = Instant::now();
@@ -143,6 +145,7 @@ impl Reactor {
             descriptor,
             address,
             receive_buffer,
+            receive_room,
             waker: Mutex::new(Some(Arc::new(waker))),
             started,
             is_lost: AtomicBool::new(false),
@@ -289,6 +292,11 @@ impl Link {
     /// Where the socket is bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many of the longest datagrams the socket's receive buffer holds.
+    pub fn receive_room(&self) -> usize {
+        self.receive_room
     }
 
     /// The time since the socket was bound.

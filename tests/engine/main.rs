@@ -3,6 +3,7 @@
 mod memberships;
 mod net;
 mod networks;
+mod pace;
 mod private;
 mod reach;
 mod recalled;

@@ -44,9 +44,15 @@ pub struct Network {
     pub loss: f64,
     /// Nodes that neither send nor receive.
     pub dead: Vec<Endpoint>,
+    /// How many datagrams to one node may be under way before more are lost, as in a receive buffer
+    /// that the node empties only when all are there.
+    pub buffer: usize,
+    /// The datagrams lost so.
+    pub overflowed: usize,
     /// Everything that was sent, where `records` asks for it.
     pub sent: Vec<(Endpoint, Endpoint, Vec<u8>)>,
     pub records: bool,
+    flying_to: BTreeMap<Endpoint, usize>,
     flying: BinaryHeap<Reverse<Datagram>>,
     serial: u64,
     rng: ChaCha20Rng,
@@ -60,8 +66,11 @@ impl Network {
             events: BTreeMap::new(),
             loss: 0.0,
             dead: Vec::new(),
+            buffer: usize::MAX,
+            overflowed: 0,
             sent: Vec::new(),
             records: false,
+            flying_to: BTreeMap::new(),
             flying: BinaryHeap::new(),
             serial: 0,
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -149,6 +158,7 @@ impl Network {
             if arrival == Some(next) {
                 let Reverse((_, _, from, to, mut datagram)) =
                     self.flying.pop().expect("one was peeked at");
+                *self.flying_to.entry(to).or_default() -= 1;
                 if !self.dead.contains(&to) && self.nodes.contains_key(&to) {
                     let now = self.now;
                     self.command(to, |engine, _, out| {
@@ -218,6 +228,12 @@ impl Network {
             if self.dead.contains(&at) || self.chance() < self.loss {
                 continue;
             }
+            let in_buffer = self.flying_to.entry(to).or_default();
+            if *in_buffer >= self.buffer {
+                self.overflowed += 1;
+                continue;
+            }
+            *in_buffer += 1;
             let latency = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
             self.serial += 1;
             self.flying.push(Reverse((self.now + latency, self.serial, at, to, datagram.to_vec())));

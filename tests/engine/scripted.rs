@@ -458,16 +458,18 @@ fn a_ping_at_the_cap_takes_an_answer_to_its_repetition() {
 }
 
 #[test]
-fn a_ping_for_which_there_is_no_room_leaves_nothing_behind() {
-    let config = Config { open_requests: 16, operations: 17, ..Config::default() };
-    let mut stage = Stage::new(config);
-    let mut ping =
-        |to| stage.network.command(stage.at, |node, now, out| node.ping(now, to, None, out));
-    assert!((0..16).all(|index| ping(public(10 + index)).is_ok()));
-    assert!((0..10).all(|index| ping(public(50 + index)).is_err()));
-    let found =
-        stage.network.command(stage.at, |node, now, out| node.find_node(now, TOPIC, None, out));
-    assert!(found.is_ok(), "one more operation has room");
+fn a_ping_for_which_there_is_no_room_waits_for_it() {
+    let mut stage = Stage::new(Config { open_requests: 16, ..Config::default() });
+    for index in 0..17 {
+        let to = public(10 + index);
+        let ping = stage.network.command(stage.at, |node, now, out| node.ping(now, to, None, out));
+        assert!(ping.is_ok());
+    }
+    let last = public(26);
+    assert_eq!(stage.sent(last), Vec::<Vec<u8>>::new());
+    let question = stage.sent(public(10)).remove(0);
+    stage.inject(public(10), &reply(NodeId([9; 32]), &question, &[], None));
+    assert_eq!(stage.sent(last).len(), 1, "an answer makes room");
 }
 
 #[test]

@@ -233,6 +233,25 @@ def test_a_thousand_lookups_at_once(run_on_each: Run, make_network: MakeNetwork)
     run_on_each(main)
 
 
+def test_more_announces_at_once_than_the_buffer_has_room_for_are_all_stored(
+    run: Run, make_network: MakeNetwork
+) -> None:
+    network = make_network(12)
+
+    async def main() -> None:
+        async with AsyncSwarm(host=HERE, config=Config(receive_buffer=32_768)) as swarm:
+            await swarm.bootstrap(network[0].address)
+            await swarm.find_node(swarm.id)
+            topics = [kadepy.topic(f"{index}") for index in range(600)]
+            stored = await asyncio.gather(
+                *(swarm.announce_peer(topic, 4000, timeout=60) for topic in topics)
+            )
+            assert min(stored) >= 6
+            assert swarm.stats().lookups_active == 0
+
+    run(main)
+
+
 # --- threads ----------------------------------------------------------------------------------
 
 

@@ -337,7 +337,7 @@ DEFAULTS = {
     "candidate_pings": 10,
     "replacements": 10,
     "open_requests": 16_384,
-    "operations": 4096,
+    "operations": 65_536,
     "callback_queue": 8192,
     "receive_buffer": 4 * 2**20,
     "legacy": "local",

@@ -43,10 +43,6 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        if !self.requests.has_room() {
-            self.refuse(Refusal::Busy);
-            return Err(Busy::OPERATIONS);
-        }
         Ok(self.start(now, Task::Ping(Ping::new(to)), timeout, out))
     }
 
@@ -164,7 +160,7 @@ impl Engine {
     ) {
         if let Some(Task::Join(join)) = self.operations.get_mut(op) {
             join.add(seeds, expects_more);
-            self.stirred.push_back(op);
+            self.stir(op);
             self.run(now, out);
         }
     }
@@ -208,7 +204,7 @@ impl Engine {
             return Err(Busy::MEMBERSHIPS);
         }
         let task = MembershipTask::new(now, topic, port);
-        let op = self.operations.begin(Task::Membership(Box::new(task)), None);
+        let op = self.operations.begin(now, Task::Membership(Box::new(task)), None);
         if let Some(task) = self.operations.membership(op) {
             self.rounds.add(op, task);
         }

@@ -34,15 +34,60 @@ impl Engine {
     /// Takes a task in; [`Engine::run`] is to follow.
     pub(super) fn begin(&mut self, now: Time, task: Task, timeout: Option<Duration>) -> OpId {
         self.counters.lookups += task.walks().len() as u64;
-        let op = self.operations.begin(task, timeout.map(|timeout| now + timeout));
-        self.stirred.push_back(op);
+        let op = self.operations.begin(now, task, timeout.map(|timeout| now + timeout));
+        self.stir(op);
         op
     }
 
-    /// Does what the operations want that were told of something, until none wants anything more.
+    /// Notes that an operation may want something.
+    pub(super) fn stir(&mut self, op: OpId) {
+        self.stirred.extend(self.operations.turn(op));
+    }
+
+    /// Does what the stirred operations want, in turn, until none wants anything more or there is no
+    /// room for one more question. Then they wait: each answer makes room, and each that is late.
     pub(super) fn run(&mut self, now: Time, out: &mut Outbox) {
-        while let Some(op) = self.stirred.pop_front() {
-            while self.step(now, op, out) {}
+        while self.has_room() {
+            let Some(&turn) = self.stirred.first() else {
+                return;
+            };
+            if !self.step(now, turn.1, out) {
+                self.stirred.remove(&turn);
+            }
+        }
+    }
+
+    /// Whether one more question of an operation may go out.
+    pub(super) fn has_room(&self) -> bool {
+        self.pace.has_room(&self.requests)
+    }
+
+    /// Sends what waits for room at a node of which a question is no longer under way.
+    pub(super) fn freed(&mut self, now: Time, to: &Endpoint, out: &mut Outbox) {
+        while let Some(request) = self.pace.next(to, &self.requests) {
+            let is_over =
+                matches!(request.purpose, Purpose::Op(op) if self.operations.get(op).is_none());
+            if !is_over {
+                self.put(Request { sent: now, ..request }, out);
+            }
+        }
+    }
+
+    /// Sends a question of an operation, and tells its task where that fails.
+    fn put(&mut self, request: Request, out: &mut Outbox) {
+        let is_sent = self.can_ask(&request) && self.ask(request, out);
+        if let (false, Purpose::Op(op)) = (is_sent, request.purpose) {
+            self.operations.get_mut(op).into_iter().for_each(|task| task.failed(&request));
+            self.stir(op);
+        }
+    }
+
+    /// Sends a question of an operation as soon as there is room at the node that it goes to.
+    fn put_in_turn(&mut self, request: Request, out: &mut Outbox) {
+        if self.pace.has_room_at(&request.to, &self.requests) {
+            self.put(request, out);
+        } else {
+            self.pace.hold(request);
         }
     }
 
@@ -58,15 +103,9 @@ impl Engine {
                 return false;
             }
             Step::Ask(question) => {
-                let request = Request { purpose: Purpose::Op(op), ..question };
-                let is_sent = self.can_ask(&request) && self.ask(request, out);
-                if let (false, Some(task)) = (is_sent, self.operations.get_mut(op)) {
-                    task.failed(&request);
-                }
+                self.put_in_turn(Request { purpose: Purpose::Op(op), ..question }, out);
             }
-            Step::Tell(announce) => {
-                self.ask(announce, out);
-            }
+            Step::Tell(announce) => self.put_in_turn(announce, out),
             Step::Nearest(_) if self.is_joining() => {
                 self.home.held.push(op);
                 return false;
@@ -134,15 +173,22 @@ impl Engine {
         } else if !news.is_empty() {
             self.events.push_back(Event::Peers { op, peers: news });
         }
-        self.stirred.push_back(op);
+        self.stir(op);
     }
 
     /// Takes note that the short wait for an answer is over.
-    pub(super) fn late(&mut self, request: &Request) {
-        if let Purpose::Op(op) = request.purpose {
-            self.operations.get_mut(op).into_iter().for_each(|task| task.late(request));
-            self.stirred.push_back(op);
+    pub(super) fn late(&mut self, now: Time, request: &Request, out: &mut Outbox) {
+        match request.purpose {
+            Purpose::Op(op) => {
+                self.operations.get_mut(op).into_iter().for_each(|task| task.late(request));
+                self.stir(op);
+            }
+            Purpose::Check if !request.is_retry => {
+                self.ask(request.repeated(now), out);
+            }
+            _ => {}
         }
+        self.freed(now, &request.to, out);
     }
 
     /// Ends the operations whose deadline is over, with what they have.
@@ -172,6 +218,7 @@ impl Engine {
 
     /// Takes an operation out, and tells nobody.
     pub(super) fn remove(&mut self, op: OpId) -> Option<Task> {
+        self.operations.turn(op).map(|turn| self.stirred.remove(&turn));
         let task = self.operations.remove(op)?;
         if let Task::Membership(task) = &task {
             self.rounds.remove(op, task);

@@ -1,7 +1,7 @@
 //! The engine's state, how it is made, and what everything else here does with it: send a packet,
 //! ask a question, judge an address. Who sends, asks and judges stands beside this.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -13,7 +13,8 @@ use super::stats::{Counters, Refusal};
 use crate::config::Config;
 use crate::dht::guard::Guard;
 use crate::dht::home::Home;
-use crate::dht::operations::Operations;
+use crate::dht::operations::{Operations, Turn};
+use crate::dht::pace::Pace;
 use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
 use crate::dht::rounds::Rounds;
 use crate::dht::routing::{Entry, MAX_CLOSEST, Table};
@@ -63,8 +64,10 @@ pub struct Engine {
     pub(super) storage: Storage,
     pub(super) guard: Guard,
     pub(super) operations: Operations,
-    /// Operations that may want something: told of something since they were last asked.
-    pub(super) stirred: VecDeque<OpId>,
+    /// Operations that may want something: new, or told of something since they were last asked. They
+    /// wait here for room to ask, a new one with nothing but its target.
+    pub(super) stirred: BTreeSet<Turn>,
+    pub(super) pace: Pace,
     pub(super) home: Home,
     pub(super) rounds: Rounds,
     /// The refresh of a bucket that is under way: one at a time.
@@ -101,11 +104,12 @@ impl Engine {
             requests: Requests::new(&config),
             storage: Storage::new(id, &config),
             guard: Guard::new(&config, &mut rng),
+            pace: Pace::new(config.open_requests),
             config,
             rng,
             seal: Seal::default(),
             operations: Operations::default(),
-            stirred: VecDeque::new(),
+            stirred: BTreeSet::new(),
             home: Home::default(),
             rounds: Rounds::default(),
             refreshing: None,
@@ -117,6 +121,13 @@ impl Engine {
             last_arrival: now,
             next_sweep: now,
         }
+    }
+
+    /// Tells it that its socket's receive buffer holds so many answers of the greatest length. It
+    /// asks no more at once than what can come back; until it is told, up to 1,024 questions, or as
+    /// many as `Config.open_requests`.
+    pub fn set_buffer(&mut self, answers: usize) {
+        self.pace.set_buffer(answers);
     }
 
     /// The node's id.
@@ -202,7 +213,7 @@ impl Engine {
         if let Purpose::Op(op) = request.purpose {
             if let Some(task) = self.operations.get_mut(op) {
                 task.expired();
-                self.stirred.push_back(op);
+                self.stir(op);
             }
         }
     }
@@ -248,7 +259,10 @@ impl Engine {
         self.guard.check_invariants();
         self.operations.check_invariants(&self.config);
         assert!(self.table.get(&self.id).is_none());
-        assert!(self.stirred.is_empty(), "an operation was left waiting for its turn");
+        self.pace.check_invariants(&self.requests);
+        let is_waiting = !self.stirred.is_empty();
+        assert!(!is_waiting || !self.has_room(), "an operation waits though there is room");
+        assert!(self.stirred.iter().all(|turn| self.operations.turn(turn.1) == Some(*turn)));
         let memberships = self.operations.iter().filter_map(|(op, task)| match task {
             Task::Membership(task) => Some((op, &**task)),
             _ => None,

@@ -45,7 +45,7 @@ impl Engine {
         self.counters.lookups += 1;
         let stored: Vec<Endpoint> = self.storage.peers(now, &task.topic).collect();
         self.operations.set_deadline(op, Some(now + ROUND_TIMEOUT));
-        self.stirred.push_back(op);
+        self.stir(op);
         self.meet(now, op, stored);
     }
 

@@ -65,7 +65,7 @@ impl Engine {
             self.run(now, out);
         }
         if self.must_release() {
-            self.stirred.extend(std::mem::take(&mut self.home.held));
+            std::mem::take(&mut self.home.held).into_iter().for_each(|op| self.stir(op));
             self.run(now, out);
         }
     }
