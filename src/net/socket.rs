@@ -90,7 +90,7 @@ impl Socket {
 
     /// How many of the longest datagrams its receive buffer holds, by what the system has given.
     pub fn receive_room(&self) -> usize {
-        let len = socket2::SockRef::from(&self.0).recv_buffer_size().unwrap_or(0);
+        let len = socket2::SockRef::from(&self.udp).recv_buffer_size().unwrap_or(0);
         len / LONGEST_COST
     }
 
