@@ -613,6 +613,12 @@ impl State {
                 Event::Packet { from, packet } => {
                     news.notices.push(Notice::Packet { from, packet })
                 }
+                Event::Full { topic, max } => {
+                    let text = format!(
+                        "stopped at {max} peers of topic {topic:?}; raise Config.lookup_peers for more"
+                    );
+                    news.notices.push(Notice::Log { level: Level::Warn, text });
+                }
                 Event::Joined(contacts) => news.notices.push(Notice::Log {
                     level: Level::Info,
                     text: format!("joined; contacts: {contacts}"),
