@@ -612,6 +612,12 @@ impl State {
                 Event::Joined(contacts) => {
                     news.lines.push((Level::Info, format!("joined; contacts: {contacts}")));
                 }
+                Event::Full { topic, max } => {
+                    let text = format!(
+                        "stopped at {max} peers of topic {topic:?}; raise Config.lookup_peers for more"
+                    );
+                    news.lines.push((Level::Warn, text));
+                }
                 Event::Alone { seeds, wait } => {
                     let asked = if seeds.is_empty() {
                         "no contact known before".to_owned()

@@ -2,7 +2,7 @@
 //! left out where not all fits, padding, and what holds for any bytes whatever.
 
 use kadepy::NodeId;
-use kadepy::wire::message::{Body, Contact, Endpoint, Message, Trailer, TxId, Want};
+use kadepy::wire::message::{Body, Contact, Endpoint, Message, Part, Trailer, TxId, Want};
 use kadepy::wire::native::{self, DecodeError, Lists, MAX_READ, MAX_SENT};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -146,6 +146,11 @@ fn get_peers() {
         "05 11*32 22*32 4B 50 01 07 00 01 01 0A 00 06 6B 61 64 65 70 79",
         with_trailer(body, trailer),
     );
+    let part = Part::new(1, 0x203).expect("there is such a part");
+    golden(
+        "05 11*32 22*32 4B 50 01 0C 00 04 00 01 02 03",
+        with_trailer(body, Trailer { part, ..Trailer::default() }),
+    );
 }
 
 #[test]
@@ -172,6 +177,20 @@ fn peers() {
             peers: &[v4(1), v6(2)],
             nodes: &[node(0xA1, v4(3)), node(0xA6, v6(4))],
             ..with_trailer(body, trailer)
+        },
+    );
+}
+
+#[test]
+fn peers_that_are_not_all() {
+    let trailer = Trailer { total: Some(0x0102), ..Trailer::default() };
+    golden(
+        "06 11*32 22*32 01 CB 00 71 01 1F 90 4B 50 01 0D 00 04 00 00 01 02
+         03 00 26 A1*32 CB 00 71 03 1F 90",
+        Message {
+            peers: &[v4(1)],
+            nodes: &[node(0xA1, v4(3))],
+            ..with_trailer(Body::Peers { topic: TOPIC }, trailer)
         },
     );
 }
@@ -253,6 +272,14 @@ fn a_mapped_ipv4_address_is_ipv4() {
 }
 
 #[test]
+fn the_first_part_of_one_is_all() {
+    reads_as(
+        "05 11*32 22*32 4B 50 01 0C 00 04 00 00 00 01",
+        with_trailer(Body::GetPeers { topic: TOPIC }, Trailer::default()),
+    );
+}
+
+#[test]
 fn all_255_tags_may_come_together() {
     let mut packet = hex("00 11*32 4B 50 01");
     for tag in 1..=255 {
@@ -260,10 +287,12 @@ fn all_255_tags_may_come_together() {
             1 => 8,
             2 | 7 | 9 | 10 => 1,
             6 => 6,
+            12 | 13 => 4,
             _ => 0,
         };
         packet.extend([tag, 0, len]);
-        packet.extend(vec![b'1'; len.into()]);
+        // "1122" names no part that does not exist.
+        packet.extend(b"11223344".iter().cycle().take(len.into()));
     }
     let mut lists = Lists::default();
     let message = native::decode(&packet, &mut lists).unwrap();
@@ -359,7 +388,7 @@ fn a_tag_given_twice_is_refused() {
 
 #[test]
 fn a_known_tag_of_a_wrong_length_is_refused() {
-    let wrong: [(u8, &[usize]); 9] = [
+    let wrong: [(u8, &[usize]); 11] = [
         (1, &[0, 7, 9]),
         (2, &[0, 33]),
         (3, &[1, 37, 39]),
@@ -369,12 +398,21 @@ fn a_known_tag_of_a_wrong_length_is_refused() {
         (7, &[0, 2]),
         (9, &[0, 2]),
         (10, &[0, 17]),
+        (12, &[0, 3, 5]),
+        (13, &[0, 3, 5]),
     ];
     for (tag, lengths) in wrong {
         for len in lengths {
             let packet = format!("00 11*32 4B 50 01 {tag:02X} 00 {len:02X} 41*{len}");
             refused(&packet, DecodeError::Trailer);
         }
+    }
+}
+
+#[test]
+fn a_part_that_does_not_exist_is_refused() {
+    for part in ["00 00 00 00", "00 01 00 01", "FF FF 00 02"] {
+        refused(&format!("05 11*32 22*32 4B 50 01 0C 00 04 {part}"), DecodeError::Trailer);
     }
 }
 
@@ -420,6 +458,24 @@ fn peers_come_before_nodes_and_the_first_before_the_rest() {
         last = (peers_held, nodes_held);
     }
     assert_eq!(last, (peers.len(), nodes.len()));
+}
+
+#[test]
+fn how_many_there_are_is_said_where_not_all_are_named() {
+    for peers in [(0..64).map(v4).collect::<Vec<_>>(), (0..64).map(v6).collect()] {
+        let trailer = Trailer { txid: Some(TXID), total: Some(64), ..Trailer::default() };
+        let body = Body::Peers { topic: TOPIC };
+        let message = Message { peers: &peers, ..with_trailer(body, trailer) };
+        for limit in 80..=MAX_SENT {
+            let bytes = encoded(&message, limit, 0).expect("room for a message without lists");
+            assert!(bytes.len() <= limit);
+            let mut lists = Lists::default();
+            let read = native::decode(&bytes, &mut lists).expect("what is written can be read");
+            let is_cut = read.peers.len() < 64;
+            let has_room = limit >= 80 + 7;
+            assert_eq!(read.trailer.unwrap().total, (is_cut && has_room).then_some(64), "{limit}");
+        }
+    }
 }
 
 #[test]
@@ -526,7 +582,7 @@ fn body() -> impl Strategy<Value = (u8, Vec<u8>)> {
 /// Fields that are in order, each tag once, in any order.
 fn trailer() -> impl Strategy<Value = Vec<u8>> {
     let value = prop::collection::vec(any::<u8>(), 50..160);
-    let fields = prop::collection::btree_map(0_u8..=12, value, 0..8);
+    let fields = prop::collection::btree_map(0_u8..=14, value, 0..8);
     let in_order = |(tag, mut value): (u8, Vec<u8>)| {
         let len = match tag {
             1 => 8,
@@ -537,9 +593,13 @@ fn trailer() -> impl Strategy<Value = Vec<u8>> {
             6 => 6 + value.len() % 2 * 12,
             7 | 9 => 1,
             10 => 1 + value.len() % 16,
+            12 | 13 => 4,
             _ => value.len(),
         };
         value.truncate(len);
+        if let (12, [first, _, of, _]) = (tag, &mut value[..]) {
+            (*first, *of) = (*first % 128, *of | 128);
+        }
         [vec![tag, 0, len as u8], value].concat()
     };
     let shuffled = fields.prop_map(|fields| fields.into_iter().collect::<Vec<_>>()).prop_shuffle();
@@ -592,7 +652,10 @@ fn check(datagram: &[u8]) {
     let mut lists = Lists::default();
     let again = native::decode(&bytes, &mut lists).expect("what is written can be read");
     assert_eq!((again.sender, again.body), (message.sender, message.body));
-    assert_eq!(again.trailer, message.trailer);
+    // How many peers there are, it says only where it does not name all.
+    let is_said = |total: &u32| *total as usize > again.peers.len();
+    let total = message.trailer.and_then(|trailer| trailer.total).filter(is_said);
+    assert_eq!(again.trailer, message.trailer.map(|trailer| Trailer { total, ..trailer }));
     if datagram.len() <= MAX_SENT {
         assert_eq!((again.peers.to_vec(), again.nodes.to_vec()), carried(&message));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chacha20::ChaCha20Rng;
 use common::{id, public};
 use kadepy::dht::requests::{Announcement, Due, Full, Purpose, Question, Request, Requests};
-use kadepy::wire::message::{Body, Message, Trailer, TxId};
+use kadepy::wire::message::{Body, Message, Part, Trailer, TxId};
 use kadepy::{Config, Endpoint, NodeId, Time};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -144,7 +144,10 @@ fn a_reply_must_be_of_a_type_that_answers_and_about_the_same_topic() {
     for (question, answers) in [
         (Question::Ping, vec![Body::Pong]),
         (Question::FindNode(asked), vec![Body::FoundNodes, error]),
-        (Question::GetPeers(asked), vec![Body::FoundNodes, Body::Peers { topic: asked }, error]),
+        (
+            Question::GetPeers(asked, Part::WHOLE),
+            vec![Body::FoundNodes, Body::Peers { topic: asked }, error],
+        ),
         (
             Question::Announce(Announcement { topic: asked, port: None, token: None }),
             vec![Body::Announced { topic: asked }, error],

@@ -42,7 +42,7 @@ fn all(storage: &Storage, now: Time, topic: u16) -> BTreeSet<Endpoint> {
 
 fn sample(storage: &Storage, now: Time, topic: u16, max: usize, seed: u64) -> Vec<Endpoint> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    storage.sample::<1_000>(now, id(topic), max, |_| true, &mut rng).to_vec()
+    storage.sample::<1_000>(now, id(topic), max, |_| true, &mut rng).0.to_vec()
 }
 
 // Life
@@ -258,9 +258,12 @@ fn a_sample_is_of_those_that_are_wanted_and_alive() {
     }
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let is_even = |peer: &Endpoint| peer.ip_bytes()[15] % 2 == 0;
-    let peers = storage.sample::<100>(at(30) + LIFE, id(1), 100, is_even, &mut rng);
+    let (peers, total) = storage.sample::<100>(at(30) + LIFE, id(1), 100, is_even, &mut rng);
     let expected: Vec<Endpoint> = (31..60).filter(|n| n % 2 == 0).map(public).collect();
+    assert_eq!(total, 14);
     assert_eq!(peers.into_iter().collect::<BTreeSet<_>>(), expected.into_iter().collect());
+    let (peers, total) = storage.sample::<100>(at(30) + LIFE, id(1), 4, is_even, &mut rng);
+    assert_eq!((peers.len(), total), (4, 14), "the count is of all, not of the sample");
 }
 
 // Whatever happens

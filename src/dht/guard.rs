@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use crate::config::{Config, Legacy};
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Contact, Endpoint};
+use crate::wire::message::{Contact, Endpoint, Part};
 
 /// The most that a request may cause to be sent to an address that is not local, as a multiple
 /// of its own bytes.
@@ -76,6 +76,12 @@ impl Guard {
         (matches(current) | last).into()
     }
 
+    /// Whether `peer` is in this part of the peers stored. It stays in it, whatever else is stored,
+    /// and nobody outside can tell beforehand which part that is.
+    pub fn is_in(&self, part: Part, peer: &Endpoint) -> bool {
+        part == Part::WHOLE || part.holds(self.hash_of(peer))
+    }
+
     /// Whether `listed`, which `from` names, is an address to send anything to.
     ///
     /// `has_trailer` says whether `from` speaks more than v0.1, whose FOUND_NODES carries its
@@ -96,6 +102,14 @@ impl Guard {
         hasher.write(&topic.0);
         hasher.write(&epoch.to_be_bytes());
         hasher.finish128().as_u128().to_be_bytes()
+    }
+
+    /// No token's hash: those are of more bytes.
+    fn hash_of(&self, peer: &Endpoint) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.token_key);
+        hasher.write(peer.ip_bytes());
+        hasher.write(&peer.port().to_be_bytes());
+        hasher.finish128().h1
     }
 
     /// Panics where a cap is passed.

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, Message, Token, TxId};
+use crate::wire::message::{Body, Contact, Endpoint, Message, Part, Token, TxId};
 
 /// What was asked, as far as a reply must match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Question {
     Ping,
     /// FIND_NODE for the target.
     FindNode(NodeId),
-    /// GET_PEERS of the topic.
-    GetPeers(NodeId),
+    /// GET_PEERS of the topic, for this part of its peers.
+    GetPeers(NodeId, Part),
     /// ANNOUNCE_PEER.
     Announce(Announcement),
 }
@@ -40,8 +40,16 @@ impl Question {
     /// The id that it looks for, where it does.
     pub fn target(&self) -> Option<NodeId> {
         match self {
-            Question::FindNode(target) | Question::GetPeers(target) => Some(*target),
+            Question::FindNode(target) | Question::GetPeers(target, _) => Some(*target),
             Question::Ping | Question::Announce(_) => None,
+        }
+    }
+
+    /// The part of a topic's peers that it asks for, where it does not ask for all.
+    pub fn part(&self) -> Option<Part> {
+        match self {
+            Question::GetPeers(_, part) if *part != Part::WHOLE => Some(*part),
+            _ => None,
         }
     }
 
@@ -50,11 +58,11 @@ impl Question {
         match (self, body) {
             (Question::Ping, Body::Pong)
             | (
-                Question::FindNode(_) | Question::GetPeers(_),
+                Question::FindNode(_) | Question::GetPeers(..),
                 Body::FoundNodes | Body::Error { .. },
             )
             | (Question::Announce(_), Body::Error { .. }) => true,
-            (Question::GetPeers(asked), Body::Peers { topic }) => asked == *topic,
+            (Question::GetPeers(asked, _), Body::Peers { topic }) => asked == *topic,
             (Question::Announce(announcement), Body::Announced { topic }) => {
                 announcement.topic == *topic
             }

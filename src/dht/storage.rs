@@ -92,7 +92,8 @@ impl Storage {
         Ok(())
     }
 
-    /// A random sample, in random order, of at most `max` peers of `topic` for which `wanted` holds.
+    /// A random sample, in random order, of at most `max` peers of `topic` for which `wanted` holds,
+    /// and how many those are in all.
     ///
     /// The order matters where an answer is cut short: what is cut must not be the same each time.
     pub fn sample<const N: usize>(
@@ -102,10 +103,10 @@ impl Storage {
         max: usize,
         wanted: impl Fn(&Endpoint) -> bool,
         rng: &mut impl Rng,
-    ) -> ArrayVec<Endpoint, N> {
+    ) -> (ArrayVec<Endpoint, N>, usize) {
         let max = max.min(N);
         let mut sample = ArrayVec::new();
-        let mut seen = 0;
+        let mut seen = 0_u64;
         // Reservoir sampling, inside out: each peer goes to a random place of those so far, and the
         // one that stood there to the end, or out (Knuth, TAOCP 3.4.2, algorithm R).
         for peer in self.peers(now, &topic).filter(wanted) {
@@ -119,7 +120,7 @@ impl Storage {
                 sample[at] = peer;
             }
         }
-        sample
+        (sample, seen as usize)
     }
 
     /// The peers of `topic`, the oldest first.

@@ -15,7 +15,7 @@ use super::state::StateFile;
 use super::{callbacks, classes, config, convert, keys, v01};
 use crate::dht::protocol::Refusal;
 use crate::dht::requests::Question;
-use crate::wire::message::Kind;
+use crate::wire::message::{Kind, Part};
 
 /// One DHT node: a UDP socket, its thread and a routing table. `kadepy.Swarm` is its public face.
 #[pyclass(frozen, name = "Node", module = "kadepy._core")]
@@ -203,7 +203,7 @@ impl PyNode {
     ) -> PyResult<()> {
         let to = self.handle.endpoint(["target_ip", "target_port"], target_ip, target_port)?;
         let topic = convert::topic("topic_hash", topic_hash)?;
-        Ok(detached(py, || self.handle.node.fire(to, Question::GetPeers(topic)))?)
+        Ok(detached(py, || self.handle.node.fire(to, Question::GetPeers(topic, Part::WHOLE)))?)
     }
 
     fn set_callback(&self, callback: &Bound<'_, PyAny>) -> PyResult<()> {

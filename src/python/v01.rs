@@ -14,6 +14,7 @@ use super::handle::{self, Handle};
 use super::{callbacks, classes, convert, keys};
 use crate::config::Config;
 use crate::dht::requests::Question;
+use crate::wire::message::Part;
 use crate::wire::seal::Network;
 
 /// What v0.1's functions act on.
@@ -200,7 +201,7 @@ pub fn dht_get_peers(
     port: &Bound<'_, PyAny>,
     topic: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
-    fire(py, ip, port, Question::GetPeers(convert::topic("topic", topic)?))
+    fire(py, ip, port, Question::GetPeers(convert::topic("topic", topic)?, Part::WHOLE))
 }
 
 fn fire(

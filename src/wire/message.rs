@@ -193,6 +193,66 @@ pub struct Trailer<'a> {
     pub want: Option<Want>,
     /// The sender's program, 1 to 16 bytes of UTF-8; informative only.
     pub agent: Option<&'a str>,
+    /// In a [`Body::GetPeers`]: which of the peers are asked for.
+    pub part: Part,
+    /// In a [`Body::Peers`]: how many peers there are of what was asked for. It travels only where
+    /// the message does not hold all of them.
+    pub total: Option<u32>,
+}
+
+/// One of `count` parts of the peers that a node stores. Who stores them decides which peer is in
+/// which part, so that each is in exactly one and nobody chooses his own.
+///
+/// ```
+/// use kadepy::wire::message::Part;
+///
+/// let part = Part::new(1, 3).expect("1 is below 3");
+/// assert!(part.holds(u64::MAX / 2) && !part.holds(0));
+/// assert_eq!(part.halves(), Some([Part::new(2, 6).unwrap(), Part::new(3, 6).unwrap()]));
+/// assert_eq!(Part::new(3, 3), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    index: u16,
+    count: u16,
+}
+
+impl Part {
+    /// All peers: the only one of one part.
+    pub const WHOLE: Self = Self { index: 0, count: 1 };
+
+    /// Part `index` of `count`, counted from 0; `None` where there is no such one.
+    pub fn new(index: u16, count: u16) -> Option<Self> {
+        (index < count).then_some(Self { index, count })
+    }
+
+    /// Which one it is, counted from 0.
+    pub fn index(self) -> u16 {
+        self.index
+    }
+
+    /// Of how many.
+    pub fn count(self) -> u16 {
+        self.count
+    }
+
+    /// Whether what has this hash is in it: the hashes are cut into `count` even stretches.
+    pub fn holds(self, hash: u64) -> bool {
+        (u128::from(hash) * u128::from(self.count)) >> 64 == u128::from(self.index)
+    }
+
+    /// The two parts that it consists of; `None` where there are too many to count.
+    pub fn halves(self) -> Option<[Self; 2]> {
+        let count = self.count.checked_mul(2)?;
+        let index = self.index * 2;
+        Some([Self { index, count }, Self { index: index + 1, count }])
+    }
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::WHOLE
+    }
 }
 
 /// Address families.

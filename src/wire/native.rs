@@ -6,7 +6,7 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use super::message::{Body, Contact, Endpoint, Message, Trailer, TxId, Want};
+use super::message::{Body, Contact, Endpoint, Message, Part, Trailer, TxId, Want};
 use crate::id::{ID_LEN, NodeId};
 
 /// The longest datagram that a node sends, in bytes.
@@ -28,6 +28,8 @@ const NODE4_LEN: usize = ID_LEN + PEER4_LEN;
 const NODE6_LEN: usize = ID_LEN + PEER6_LEN;
 const PEER4_LEN: usize = 6;
 const PEER6_LEN: usize = 18;
+const PART_LEN: usize = 4;
+const TOTAL_LEN: usize = 4;
 const MAX_NODES: usize = MAX_READ / NODE4_LEN;
 const MAX_PEERS: usize = MAX_READ / PEER4_LEN;
 
@@ -48,6 +50,8 @@ mod tag {
     pub const PADDING: u8 = 8;
     pub const WANT: u8 = 9;
     pub const AGENT: u8 = 10;
+    pub const PART: u8 = 12;
+    pub const TOTAL: u8 = 13;
 }
 
 /// The types of packets.
@@ -306,7 +310,13 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
                     Some(Want { v4: value[0] & WANT_V4 != 0, v6: value[0] & WANT_V6 != 0 });
             }
             (tag::AGENT, 1..=16) => trailer.agent = std::str::from_utf8(value).ok(),
-            (tag::TXID..=tag::AGENT, _) => return Err(DecodeError::Trailer),
+            (tag::PART, PART_LEN) => trailer.part = part_from(value).ok_or(DecodeError::Trailer)?,
+            (tag::TOTAL, TOTAL_LEN) => {
+                trailer.total = Some(u32::from_be_bytes([value[0], value[1], value[2], value[3]]));
+            }
+            (tag::TXID..=tag::AGENT | tag::PART | tag::TOTAL, _) => {
+                return Err(DecodeError::Trailer);
+            }
             _ => {}
         }
     }
@@ -317,6 +327,11 @@ fn id_from(bytes: &[u8]) -> NodeId {
     let mut id = [0; ID_LEN];
     id.copy_from_slice(bytes);
     NodeId(id)
+}
+
+fn part_from(bytes: &[u8]) -> Option<Part> {
+    let number = |at| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+    Part::new(number(0), number(2))
 }
 
 fn endpoint4(bytes: &[u8]) -> Endpoint {
@@ -330,9 +345,11 @@ fn endpoint4(bytes: &[u8]) -> Endpoint {
 struct Plan<'a> {
     peers: &'a [Endpoint],
     nodes: &'a [Contact],
+    total: Option<u32>,
 }
 
 /// Where a family's entries go: the bytes of one, and of the field that the first one opens.
+#[derive(Clone, Copy)]
 struct Slot {
     entry: usize,
     opening: usize,
@@ -361,9 +378,20 @@ impl<'a> Plan<'a> {
         };
         let trailer = message.trailer.as_ref().map_or(0, trailer_len);
         let mut room = limit.checked_sub(HEADER_LEN + body + trailer)?;
-        let peers = fitting(message.peers, |peer| peer.is_ipv4(), peer_slots, &mut room);
-        let nodes = fitting(message.nodes, |node| node.endpoint.is_ipv4(), node_slots, &mut room);
-        Some(Self { peers, nodes })
+        let is_ipv4 = |peer: &Endpoint| peer.is_ipv4();
+        let mut left = room;
+        let mut peers = fitting(message.peers, is_ipv4, &peer_slots, &mut left);
+        let total = message.trailer.and_then(|trailer| trailer.total);
+        let total = total.filter(|&total| total as usize > peers.len());
+        // Where not even this much room is left, who asked so sparingly gets what fits.
+        let total = total.filter(|_| room >= FIELD_HEADER_LEN + TOTAL_LEN);
+        if total.is_some() {
+            room -= FIELD_HEADER_LEN + TOTAL_LEN;
+            left = room;
+            peers = fitting(message.peers, is_ipv4, &peer_slots, &mut left);
+        }
+        let nodes = fitting(message.nodes, |node| node.endpoint.is_ipv4(), &node_slots, &mut left);
+        Some(Self { peers, nodes, total })
     }
 }
 
@@ -372,7 +400,7 @@ impl<'a> Plan<'a> {
 fn fitting<'a, T>(
     list: &'a [T],
     is_ipv4: impl Fn(&T) -> bool,
-    [mut slot4, mut slot6]: [Option<Slot>; 2],
+    &[mut slot4, mut slot6]: &[Option<Slot>; 2],
     room: &mut usize,
 ) -> &'a [T] {
     for (index, entry) in list.iter().enumerate() {
@@ -399,6 +427,7 @@ fn trailer_len(trailer: &Trailer<'_>) -> usize {
         + if flags(trailer) == 0 { 0 } else { field(1) }
         + trailer.want.map_or(0, |_| field(1))
         + trailer.agent.map_or(0, |agent| field(agent.len()))
+        + if trailer.part == Part::WHOLE { 0 } else { field(PART_LEN) }
 }
 
 fn flags(trailer: &Trailer<'_>) -> u8 {
@@ -474,6 +503,14 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
     }
     if let Some(agent) = trailer.agent {
         put_field(out, tag::AGENT, agent.as_bytes());
+    }
+    if trailer.part != Part::WHOLE {
+        put_field_header(out, tag::PART, PART_LEN);
+        out.extend_from_slice(&trailer.part.index().to_be_bytes());
+        out.extend_from_slice(&trailer.part.count().to_be_bytes());
+    }
+    if let Some(total) = plan.total {
+        put_field(out, tag::TOTAL, &total.to_be_bytes());
     }
     match message.body {
         Body::FoundNodes => {

@@ -58,8 +58,7 @@ fn confirmed(network: &Network, at: Endpoint) -> Vec<(OpId, usize)> {
 fn many_announces_at_once_are_all_stored_and_those_begun_first_end_first() {
     let mut network = crowded(seed(1), 30);
     let at = public(7);
-    let ops: Vec<OpId> =
-        (0..400).map(|index| announce(&mut network, at, index, MINUTE)).collect();
+    let ops: Vec<OpId> = (0..400).map(|index| announce(&mut network, at, index, MINUTE)).collect();
     network.nodes[&at].check_invariants();
     network.run(MINUTE);
     let ended = confirmed(&network, at);

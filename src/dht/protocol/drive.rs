@@ -162,6 +162,7 @@ impl Engine {
             takes_unproved: self.trusts_legacy(&contact.endpoint),
             nodes: &nodes,
             peers: &peers,
+            total: reply.trailer.and_then(|trailer| trailer.total).map(|total| total as usize),
             seen_at: reply.trailer.and_then(|trailer| trailer.endpoint),
         };
         let Some(task) = self.operations.get_mut(op) else {
@@ -200,6 +201,9 @@ impl Engine {
 
     /// Ends an operation, or the round of a membership, with what it has.
     pub(super) fn finish(&mut self, now: Time, op: OpId) {
+        if let Some(topic) = self.operations.get(op).and_then(Task::full_topic) {
+            self.events.push_back(Event::Full { topic, max: self.config.lookup_peers });
+        }
         if self.operations.membership(op).is_some() {
             return self.end_round(now, op);
         }

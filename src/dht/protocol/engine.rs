@@ -164,7 +164,10 @@ impl Engine {
         let (body, pad_to) = match &request.question {
             Question::Ping => (Body::Ping, 0),
             &Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
-            &Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
+            &Question::GetPeers(topic, part) => {
+                trailer.part = part;
+                (Body::GetPeers { topic }, PADDED_LEN)
+            }
             Question::Announce(Announcement { topic, port, token }) => {
                 trailer.token = token.as_ref().map(Token::as_bytes);
                 trailer.implied_port = port.is_none();

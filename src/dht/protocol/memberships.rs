@@ -40,10 +40,10 @@ impl Engine {
             return;
         };
         let before = task.peers.len();
-        task.begin_round(now, &self.config);
+        let stored: Vec<Endpoint> = self.storage.peers(now, &task.topic).collect();
+        task.begin_round(now, &stored, &self.config);
         self.rounds.peers -= before - task.peers.len();
         self.counters.lookups += 1;
-        let stored: Vec<Endpoint> = self.storage.peers(now, &task.topic).collect();
         self.operations.set_deadline(op, Some(now + ROUND_TIMEOUT));
         self.stir(op);
         self.meet(now, op, stored);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::dht::requests::OpId;
 use crate::dht::tasks::step::Outcome;
+use crate::id::NodeId;
 use crate::wire::message::Endpoint;
 use crate::wire::native;
 
@@ -71,6 +72,14 @@ pub enum Event {
     Members {
         /// The membership.
         op: OpId,
+    },
+    /// A lookup for peers, or a round of a membership, has ended with as many as it may collect;
+    /// there may be more.
+    Full {
+        /// Their topic.
+        topic: NodeId,
+        /// How many that is: `Config.lookup_peers`.
+        max: usize,
     },
     /// An operation has ended.
     Done {

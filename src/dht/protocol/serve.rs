@@ -10,7 +10,7 @@ use crate::dht::requests::Purpose;
 use crate::dht::routing::{FRESH, MAX_CLOSEST};
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Trailer, Want};
+use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, Want};
 
 /// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
 const PROBE_LEN: usize = 47;
@@ -61,18 +61,27 @@ impl Engine {
                 reply.nodes = &nodes;
             }
             Body::GetPeers { topic } => {
-                token = self.guard.token(now, &from, &topic);
+                let part = asked.unwrap_or_default().part;
+                let guard = &self.guard;
+                let wanted = |peer: &Endpoint| {
+                    want.includes(peer) && peer.means_same_to(&from) && guard.is_in(part, peer)
+                };
+                let max = self.config.reply_peers;
+                let total;
+                (peers, total) = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+                token = guard.token(now, &from, &topic);
                 if let Some(trailer) = &mut reply.trailer {
                     trailer.token = Some(&token);
+                    trailer.total = u32::try_from(total).ok();
                 }
-                let wanted = |peer: &Endpoint| want.includes(peer) && peer.means_same_to(&from);
-                let max = self.config.reply_peers;
-                peers = self.storage.sample(now, topic, max, wanted, &mut self.rng);
                 reply.body =
                     if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
                 reply.peers = &peers;
-                nodes = self.closest_for(&from, want, &topic);
-                reply.nodes = &nodes;
+                // Who asks for a part has asked for the whole before, and knows them.
+                if part == Part::WHOLE {
+                    nodes = self.closest_for(&from, want, &topic);
+                    reply.nodes = &nodes;
+                }
             }
             Body::AnnouncePeer { topic, port } => {
                 if let Err(code) = self.store(now, from, topic, port, asked) {

@@ -5,7 +5,7 @@ use super::step::Step;
 use crate::dht::requests::{Announcement, Purpose, Question, Request};
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Endpoint, Token};
+use crate::wire::message::{Endpoint, Part, Token};
 
 /// An announce to one node under way.
 pub struct Introduction {
@@ -33,7 +33,7 @@ impl Introduction {
     pub(super) fn step(&mut self, now: Time) -> Step {
         let Self { to, topic, port, .. } = *self;
         let request = |question| Request::to_endpoint(now, to, question, Purpose::Nothing);
-        let query = request(Question::GetPeers(topic));
+        let query = request(Question::GetPeers(topic, Part::WHOLE));
         let (state, step) = match self.state {
             State::Unasked => (State::Asking, Step::Ask(query)),
             State::Late => (State::Asking, Step::Ask(query.repeated(now))),

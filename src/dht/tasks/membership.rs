@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::announce::Announce;
+use super::gathering::Gathering;
 use super::step::{Answer, Step, Verdict};
 use crate::config::Config;
 use crate::dht::members::Members;
@@ -28,8 +29,8 @@ pub struct Membership {
 pub struct MembershipTask {
     pub topic: NodeId,
     pub port: Option<u16>,
-    /// The round under way: an announce, whose answers name peers.
-    pub round: Option<Box<Announce>>,
+    /// The round under way.
+    pub round: Option<Box<Round>>,
     /// When the next round is due, while there is none.
     pub due: Time,
     /// The peers; at most `Config.lookup_peers`.
@@ -43,6 +44,12 @@ pub struct MembershipTask {
     was_stored: Option<bool>,
     /// Where the last node that said so sees this one.
     seen_at: Option<Endpoint>,
+}
+
+/// One round: an announce, whose answers name peers, and then the rest of the peers.
+pub struct Round {
+    pub(super) announce: Announce,
+    pub(super) peers: Gathering,
 }
 
 /// The pause after the first round that a node confirmed. It doubles up to a third of a record's
@@ -71,16 +78,26 @@ impl MembershipTask {
         }
     }
 
-    pub fn begin_round(&mut self, now: Time, config: &Config) {
+    /// Begins a round; `stored` are the peers that this node stores itself.
+    pub fn begin_round(&mut self, now: Time, stored: &[Endpoint], config: &Config) {
         self.peers.forget_old(now, config.record_life);
-        self.round = Some(Box::new(Announce::new(self.topic, self.port, config)));
+        self.round = Some(Box::new(Round {
+            announce: Announce::new(self.topic, self.port, config),
+            peers: Gathering::new(self.topic, stored, config.records, config),
+        }));
     }
 
     pub(super) fn step(&mut self, now: Time) -> Step {
-        self.round.as_mut().map_or(Step::Wait, |round| round.step(now))
+        let Some(round) = &mut self.round else {
+            return Step::Wait;
+        };
+        match round.announce.step(now) {
+            Step::Over => round.peers.step(now, &round.announce.walk.lookup),
+            step => step,
+        }
     }
 
-    /// Returns the peers that the answer names.
+    /// Returns the peers that the answer names and that no other has named in this round.
     ///
     /// What stands at this node's address with the own port is its own record, and no peer. Only for
     /// an answer of v0.1, which does not say where it sees this node, another's word is taken. So a
@@ -89,13 +106,16 @@ impl MembershipTask {
         let Some(round) = &mut self.round else {
             return Vec::new();
         };
-        round.answered(answer);
-        if answer.verdict != Verdict::Served {
-            return Vec::new();
+        if answer.question.part().is_none() {
+            round.announce.answered(answer);
         }
-        self.seen_at = answer.seen_at.or(self.seen_at);
+        if answer.verdict == Verdict::Served {
+            self.seen_at = answer.seen_at.or(self.seen_at);
+        }
         let own = self.seen_at.map(|seen| seen.with_port(self.port.unwrap_or(seen.port())));
-        answer.peers.iter().copied().filter(|peer| Some(*peer) != own).collect()
+        let others: Vec<Endpoint> =
+            answer.peers.iter().copied().filter(|peer| Some(*peer) != own).collect();
+        round.peers.answered(&Answer { peers: &others, ..*answer })
     }
 
     /// Ends the round with what it has, and decides when the next is due: a pause is longer or shorter
@@ -105,14 +125,14 @@ impl MembershipTask {
             return;
         };
         let longest = config.record_life / ROUNDS_PER_LIFE;
-        let is_stored = round.is_stored();
+        let is_stored = round.announce.is_stored();
         let (first, last) =
             if is_stored { (INTERVAL_MIN, longest) } else { (BACKOFF_MIN, BACKOFF_MAX) };
         let last = last.min(longest);
         let is_alike = self.was_stored == Some(is_stored);
         let wait = if is_alike { self.wait * 2 } else { Duration::ZERO };
         self.wait = wait.clamp(first.min(last), last);
-        self.confirmed = Some(round.confirmed());
+        self.confirmed = Some(round.announce.confirmed());
         self.was_stored = Some(is_stored);
         self.due = now + self.wait.mul_f64(jitter);
     }

@@ -2,6 +2,7 @@
 //! says what it wants next and takes in what came of it; it knows neither the engine nor the table.
 
 mod announce;
+mod gathering;
 mod get_peers;
 mod introduction;
 mod join;
@@ -11,6 +12,7 @@ pub mod step;
 mod walk;
 
 pub use self::announce::Announce;
+use self::gathering::Gathering;
 pub use self::get_peers::GetPeers;
 pub use self::introduction::Introduction;
 pub use self::join::Join;
@@ -42,7 +44,7 @@ impl Task {
             Task::Ping(task) => task.step(now),
             Task::Introduction(task) => task.step(now),
             Task::FindNode(walk) => walk.step(now),
-            Task::GetPeers(task) => task.walk.step(now),
+            Task::GetPeers(task) => task.step(now),
             Task::Announce(task) => task.step(now),
             Task::Join(task) => task.step(now),
             Task::Membership(task) => task.step(now),
@@ -65,6 +67,9 @@ impl Task {
 
     /// Notes that the short wait for an answer is over; it still counts if it comes.
     pub fn late(&mut self, request: &Request) {
+        if let (Some(contact), Some(part)) = (request.contact(), request.question.part()) {
+            return self.gathering().into_iter().for_each(|peers| peers.late(&contact, part));
+        }
         match (self, request.contact(), request.question.target()) {
             (Task::Ping(task), ..) => task.late(),
             (Task::Introduction(task), ..) => task.late(request.is_retry),
@@ -82,6 +87,9 @@ impl Task {
 
     /// Notes that one of its questions could not be sent.
     pub fn failed(&mut self, request: &Request) {
+        if let (Some(contact), Some(_)) = (request.contact(), request.question.part()) {
+            return self.gathering().into_iter().for_each(|peers| peers.failed(&contact));
+        }
         match (self, request.contact(), request.question.target()) {
             (Task::Join(task), None, _) => task.seed_failed(&request.to),
             (task, Some(contact), Some(target)) => {
@@ -131,23 +139,45 @@ impl Task {
             Task::GetPeers(task) => vec![&task.walk],
             Task::Announce(task) => vec![&task.walk],
             Task::Join(task) => task.walks().collect(),
-            Task::Membership(task) => task.round.iter().map(|round| &round.walk).collect(),
+            Task::Membership(task) => task.round.iter().map(|round| &round.announce.walk).collect(),
+        }
+    }
+
+    /// The topic of a lookup that has as many peers as it may collect.
+    pub fn full_topic(&self) -> Option<NodeId> {
+        match self {
+            Task::GetPeers(task) => task.peers.full_topic(),
+            Task::Membership(task) => task.round.as_ref()?.peers.full_topic(),
+            _ => None,
         }
     }
 
     /// Panics where an invariant is broken.
     pub fn check_invariants(&self, config: &Config) {
         self.walks().into_iter().for_each(|walk| walk.lookup.check_invariants());
-        if let Task::Membership(task) = self {
-            assert!(task.peers.len() <= config.lookup_peers, "more peers than allowed");
-            task.peers.check_invariants();
+        match self {
+            Task::GetPeers(task) => task.peers.check_invariants(),
+            Task::Membership(task) => {
+                assert!(task.peers.len() <= config.lookup_peers, "more peers than allowed");
+                task.peers.check_invariants();
+                task.round.iter().for_each(|round| round.peers.check_invariants());
+            }
+            _ => {}
+        }
+    }
+
+    fn gathering(&mut self) -> Option<&mut Gathering> {
+        match self {
+            Task::GetPeers(task) => Some(&mut task.peers),
+            Task::Membership(task) => task.round.as_mut().map(|round| &mut round.peers),
+            _ => None,
         }
     }
 
     fn announce(&mut self) -> Option<&mut Announce> {
         match self {
             Task::Announce(task) => Some(task),
-            Task::Membership(task) => task.round.as_deref_mut(),
+            Task::Membership(task) => task.round.as_mut().map(|round| &mut round.announce),
             _ => None,
         }
     }

@@ -28,6 +28,7 @@ pub enum Step {
 }
 
 /// The answer to a question of a task.
+#[derive(Clone, Copy)]
 pub struct Answer<'a> {
     pub question: Question,
     pub contact: Contact,
@@ -40,6 +41,8 @@ pub struct Answer<'a> {
     pub nodes: &'a [Contact],
     /// The peers that it names and that are believable.
     pub peers: &'a [Endpoint],
+    /// How many peers the node stores of what was asked, where it does not name all.
+    pub total: Option<usize>,
     /// Where the node that answered sees this one, if it says so.
     pub seen_at: Option<Endpoint>,
 }

@@ -8,7 +8,7 @@ use crate::dht::lookup::Lookup;
 use crate::dht::requests::{Purpose, Question, Request};
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::Contact;
+use crate::wire::message::{Contact, Part};
 
 /// A walk under way. By itself it is a lookup for nodes.
 pub struct Walk {
@@ -27,7 +27,7 @@ impl Walk {
 
     /// A walk to the nodes nearest to `topic` that asks for its peers.
     pub fn to_peers(topic: NodeId, config: &Config) -> Self {
-        let question = Question::GetPeers(topic);
+        let question = Question::GetPeers(topic, Part::WHOLE);
         Self { lookup: Lookup::new(topic, config), question, is_begun: false }
     }
 
