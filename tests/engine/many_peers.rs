@@ -67,7 +67,9 @@ fn add(network: &mut Network, at: Endpoint, first: Endpoint, key: &seal::Network
 /// How many peers a lookup finds, each of which it must name once, and how many questions it sends.
 fn lookup(network: &mut Network, at: Endpoint) -> (usize, usize) {
     network.sent.clear();
-    let op = network.command(at, |node, now, out| node.get_peers(now, TOPIC, None, out)).unwrap();
+    let op = network
+        .command(at, |node, now, out| node.get_peers(now, TOPIC, None, out))
+        .expect("there is room");
     assert_eq!(network.finish(at, op), Outcome::Found);
     let found = network.peers(at, op);
     let distinct: BTreeSet<&Endpoint> = found.iter().collect();
@@ -188,12 +190,12 @@ fn scripted(mut answer: impl FnMut(u32) -> (Vec<Endpoint>, Option<u32>)) -> (u32
     let op = stage
         .network
         .command(stage.at, |node, now, out| node.get_peers(now, TOPIC, None, out))
-        .unwrap();
+        .expect("there is room");
     let mut asked = 0;
     while stage.outcome(op).is_none() {
         for question in stage.sent(contact.endpoint) {
             let mut lists = Lists::default();
-            let txid = native::decode(&question, &mut lists).unwrap().txid();
+            let txid = native::decode(&question, &mut lists).expect("it is well-formed").txid();
             let (peers, total) = answer(asked);
             asked += 1;
             let trailer = Trailer { txid, total, ..Trailer::default() };
