@@ -437,9 +437,10 @@ impl Node {
         self.shared.is_abandoned.store(true, Ordering::Release);
     }
 
-    /// The socket's file descriptor, on systems where a fork copies it.
-    pub fn descriptor(&self) -> Option<i32> {
-        self.shared.link.descriptor()
+    /// The file descriptors of the socket and of the lock on the state file, on systems where a fork
+    /// copies them. It takes no lock.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        [self.shared.link.descriptor(), self.shared.lock_descriptor()].into_iter().flatten()
     }
 }
 

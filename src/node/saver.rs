@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -12,7 +12,7 @@ use log::Level;
 use thiserror::Error;
 
 use super::{CommandError, Node, Shared, Urgent};
-use crate::state::{self, CONTACTS_MAX, Memory};
+use crate::state::{self, CONTACTS_MAX, Lock, Memory};
 
 /// How often a node saves by itself: what a crash may cost is the contacts of so long.
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(300);
@@ -44,37 +44,41 @@ pub enum SaveError {
 /// Where a node saves to.
 pub(super) struct StateFile {
     path: PathBuf,
+    /// The descriptor of the lock, or -1 when it is let go: for a forked child.
+    lock_descriptor: AtomicI32,
     /// Nothing is ever sent: it is disconnected when the thread has ended.
     saver_ended: Receiver<()>,
 }
 
 impl Node {
-    /// Saves the node's id and contacts to the file at `path` every `interval` and when the node is
-    /// closed, from now on and on a thread of its own.
+    /// Saves the node's id, port and contacts to the file of `lock` every `interval` and when the node
+    /// is closed, from now on and on a thread of its own. Then it lets go of the lock.
     ///
-    /// One node at a time may use a file. What it holds already is the caller's to read
-    /// ([`state::load`]) and to give to the node ([`Node::recall`]).
+    /// What the file holds already is the caller's to read ([`state::load`]) under the lock, and to
+    /// give to the node ([`Node::recall`]).
     ///
     /// # Errors
     ///
     /// The system's, where it gives no thread; `AlreadyExists` at the second call.
-    pub fn keep_state(&self, path: PathBuf, interval: Duration) -> io::Result<()> {
-        // The process may go to another directory.
-        let path = std::path::absolute(path)?;
+    pub fn keep_state(&self, lock: Lock, interval: Duration) -> io::Result<()> {
         let (saver_lives, saver_ended) = bounded::<()>(0);
+        let lock_descriptor = AtomicI32::new(lock.descriptor());
         self.shared
             .file
-            .set(StateFile { path, saver_ended })
+            .set(StateFile { path: lock.path().to_owned(), lock_descriptor, saver_ended })
             .map_err(|_| io::Error::new(io::ErrorKind::AlreadyExists, "it keeps one already"))?;
         let shared = Arc::clone(&self.shared);
         let name = format!("kadepy-saver-{}", self.address().port());
         self.shared.has_saver.store(true, Ordering::SeqCst);
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             shared.keep_saving(interval);
+            shared.forget_lock();
+            drop(lock);
             drop(saver_lives);
             shared.hurry(Urgent::Closed);
         });
         spawned.map(drop).inspect_err(|_| {
+            self.shared.forget_lock();
             self.shared.has_saver.store(false, Ordering::SeqCst);
             // The reactor may have left it to the saver to say so.
             if self.wait_closed(Duration::ZERO) {
@@ -103,6 +107,19 @@ impl Shared {
         }
     }
 
+    /// The descriptor of the lock on the state file, where a fork copies it and while it is held. It
+    /// takes no lock.
+    pub(super) fn lock_descriptor(&self) -> Option<i32> {
+        let descriptor = self.file.get()?.lock_descriptor.load(Ordering::Acquire);
+        (descriptor >= 0).then_some(descriptor)
+    }
+
+    fn forget_lock(&self) {
+        if let Some(file) = self.file.get() {
+            file.lock_descriptor.store(-1, Ordering::Release);
+        }
+    }
+
     fn keep_saving(&self, interval: Duration) {
         let mut has_failed = false;
         let mut pause = FIRST_PAUSE;
@@ -127,7 +144,7 @@ impl Shared {
         let id = state.engine.id();
         let contacts = state.engine.remembered(self.link.now(), CONTACTS_MAX);
         drop(state);
-        state::write(path, &Memory::new(id, contacts))
+        state::write(path, &Memory::new(id, self.link.address().port(), contacts))
             .map_err(|error| SaveError::File { path: path.clone(), error })
     }
 }
