@@ -555,6 +555,15 @@ impl Host for Shared {
         deadline
     }
 
+    fn overslept(&self) {
+        self.log(
+            Level::Info,
+            "back from a suspend or a stop of the process; joining and announcing again".into(),
+        );
+        let mut state = self.state.lock();
+        state.engine.resumed(self.link.now());
+    }
+
     fn socket_changed(&self, news: SocketNews<'_>) {
         match news {
             SocketNews::Lost => {

@@ -175,10 +175,12 @@ fn any_contact() -> impl Strategy<Value = Contact> {
 fn any_memory() -> impl Strategy<Value = Memory> {
     let contacts = prop::collection::vec(any_contact(), 0..40);
     let saved = 0_u64..1 << 48;
-    (saved, any::<[u8; 32]>(), any::<u16>(), contacts).prop_map(|(saved, id, port, mut contacts)| {
-        contacts.retain(|contact| contact.endpoint.is_sendable());
-        Memory { saved, id: NodeId(id), port, contacts }
-    })
+    (saved, any::<[u8; 32]>(), any::<u16>(), contacts).prop_map(
+        |(saved, id, port, mut contacts)| {
+            contacts.retain(|contact| contact.endpoint.is_sendable());
+            Memory { saved, id: NodeId(id), port, contacts }
+        },
+    )
 }
 
 proptest! {

@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+use super::clock::{Alarm, Clock};
 use super::socket::{Remedy, Socket, remedy};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
@@ -29,12 +30,20 @@ const REBIND_MAX: Duration = Duration::from_secs(30);
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
+const ALARM: Token = Token(2);
+
+/// The thread has missed something if it comes so much later than it was to wake: the machine was
+/// suspended, or the process stopped. A busy machine keeps no thread waiting for so long.
+const ASLEEP_MIN: Duration = Duration::from_secs(5);
 
 /// What the reactor serves.
 pub trait Host: Send + Sync + 'static {
     /// Works on a batch, which may be empty, and sends what comes of it, for which `out` is empty
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
+
+    /// The time for which the thread was to sleep has passed, and much more.
+    fn overslept(&self);
 
     /// The socket was lost, could not be bound again, or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
@@ -82,7 +91,7 @@ pub struct Link {
     /// Where it is bound, with the port that the system chose.
     address: SocketAddr,
     receive_buffer: usize,
-    started: Instant,
+    clock: Clock,
     is_lost: AtomicBool,
     is_closing: AtomicBool,
     send_failures: AtomicU64,
@@ -92,6 +101,7 @@ pub struct Link {
 /// A socket that is bound and not served yet.
 pub struct Reactor {
     poll: Poll,
+    alarm: Alarm,
     link: Arc<Link>,
 }
 
@@ -108,21 +118,20 @@ impl Reactor {
         socket.register(poll.registry(), SOCKET)?;
         let address = socket.local_address()?;
         let descriptor = AtomicI32::new(socket.descriptor());
-        #[expect(clippy::disallowed_methods, reason = "the epoch of this driver's time")]
-        let started = Instant::now();
+        let alarm = Alarm::new(poll.registry(), ALARM);
         let link = Link {
             socket: Mutex::new(Some(Arc::new(socket))),
             descriptor,
             address,
             receive_buffer,
             waker: Mutex::new(Some(Arc::new(waker))),
-            started,
+            clock: Clock::start(),
             is_lost: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             send_failures: AtomicU64::new(0),
             receive_failures: AtomicU64::new(0),
         };
-        Ok(Self { poll, link: Arc::new(link) })
+        Ok(Self { poll, alarm, link: Arc::new(link) })
     }
 
     /// What other threads need of it.
@@ -153,6 +162,7 @@ impl Reactor {
         let mut batch = Batch::default();
         let mut rebinding: Option<Time> = None;
         let mut rebind_wait = REBIND_MIN;
+        let mut wakes_at = Time::MAX;
 
         while !link.is_closing.load(Ordering::Acquire) {
             let is_full = self.receive(&mut batch);
@@ -176,10 +186,16 @@ impl Reactor {
                 }
                 rebinding = Some(link.now() + rebind_wait);
             }
-            let wake_at = [deadline, rebinding].into_iter().flatten().min();
+            if link.now() - wakes_at > ASLEEP_MIN {
+                wakes_at = Time::MAX;
+                host.overslept();
+                continue;
+            }
             // A full batch says that more is waiting, for which the poll would not wake again.
-            let timeout =
-                if is_full { Some(Duration::ZERO) } else { wake_at.map(|at| at - link.now()) };
+            let due = if is_full { Some(link.now()) } else { None };
+            let wake_at = [due, deadline, rebinding].into_iter().flatten().min();
+            let timeout;
+            (wakes_at, timeout) = self.alarm.set(&link.clock, wake_at);
             if let Err(error) = self.poll.poll(&mut events, timeout) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
@@ -256,9 +272,9 @@ impl Link {
         self.address
     }
 
-    /// The time since the socket was bound.
+    /// The time since the socket was bound, suspends of the machine included.
     pub fn now(&self) -> Time {
-        Time::ZERO + self.started.elapsed()
+        self.clock.now()
     }
 
     /// Sends datagrams from the calling thread. What cannot be sent is counted and lost.

@@ -53,7 +53,7 @@ pub(super) struct Home {
     expects_more: bool,
     /// Contacts of an earlier run that nothing is known of since, the one to ask first first.
     pub(super) recalled: Vec<Contact>,
-    /// Whether there are contacts that no join has asked, so that one begins whoever is known.
+    /// Whether a join is to begin whoever is known: some contacts were never asked, or not for long.
     is_due: bool,
     pub(super) join: Option<OpId>,
     next_try: Time,
@@ -155,6 +155,16 @@ impl Engine {
             self.home.is_due = true;
             self.join_anew(now);
         }
+    }
+
+    /// Has the node do at the next tick what it would do after a restart, because time has passed in
+    /// which it could do nothing: it joins through its seeds, whoever is known, and announces all
+    /// memberships. What `now` has made due needs no word.
+    pub fn resumed(&mut self, now: Time) {
+        self.home.is_due = true;
+        self.home.backoff = Duration::ZERO;
+        self.home.next_try = now;
+        self.renew_memberships(now);
     }
 
     /// The contacts to [`Engine::recall`] in a later run, `max` at most, the one to ask first first.

@@ -246,20 +246,24 @@ impl Engine {
         }
     }
 
-    /// Has every membership begin anew, in a network that knows nothing of what was before.
-    pub(super) fn restart_memberships(&mut self, now: Time) {
+    /// Makes all memberships due, those too whose round is under way and waits for old answers.
+    pub(super) fn renew_memberships(&mut self, now: Time) {
         let all: Vec<OpId> = self.operations.keys().copied().collect();
         for op in all {
             self.end_round(now, op);
         }
-        let Self { operations, memberships, .. } = self;
-        for (op, task) in pausing(operations) {
-            memberships.put_off(op, task, now);
+        self.hurry_memberships(now);
+    }
+
+    /// Has every membership begin anew, in a network that knows nothing of what was before.
+    pub(super) fn restart_memberships(&mut self, now: Time) {
+        self.renew_memberships(now);
+        for (_, task) in pausing(&mut self.operations) {
             task.confirmed = None;
             task.was_stored = None;
             task.peers.clear();
         }
-        memberships.peers = 0;
+        self.memberships.peers = 0;
     }
 
     fn peers_of(&mut self, op: OpId) -> usize {
