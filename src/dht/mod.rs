@@ -4,9 +4,13 @@
 //! `protocol` asks them and acts.
 
 pub mod guard;
+mod home;
 pub mod lookup;
 pub mod members;
+mod operations;
 pub mod protocol;
 pub mod requests;
+mod rounds;
 pub mod routing;
 pub mod storage;
+mod tasks;

@@ -36,6 +36,14 @@ pub struct Announcement {
 }
 
 impl Question {
+    /// The id that it looks for, where it does.
+    pub fn target(&self) -> Option<NodeId> {
+        match self {
+            Question::FindNode(target) | Question::GetPeers(target) => Some(*target),
+            Question::Ping | Question::Announce(_) => None,
+        }
+    }
+
     /// Whether `body` is of a type that answers this, about the same topic.
     fn is_answered_by(self, body: &Body<'_>) -> bool {
         match (self, body) {
@@ -97,6 +105,11 @@ impl Request {
     /// A question to an address of which the id is not known, for the first time.
     pub fn to_endpoint(now: Time, to: Endpoint, question: Question, purpose: Purpose) -> Self {
         Self { to, id: None, question, purpose, sent: now, is_retry: false }
+    }
+
+    /// Who was asked, where the id was known.
+    pub fn contact(&self) -> Option<Contact> {
+        self.id.map(|id| Contact { id, endpoint: self.to })
     }
 
     /// The same question once more, for it was not answered.
@@ -253,6 +266,11 @@ impl Requests {
     /// When [`Requests::due`] has something next.
     pub fn next_wake(&self) -> Option<Time> {
         [self.waiting.first(), self.late.first()].into_iter().flatten().map(|&(at, _)| at).min()
+    }
+
+    /// Whether one more may be opened.
+    pub fn has_room(&self) -> bool {
+        self.open.len() < self.cap || !self.late.is_empty()
     }
 
     /// How many requests wait.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
-use super::clock::{Alarm, Clock};
-use super::socket::{Remedy, Socket, remedy};
+use super::clock::Clock;
+use super::socket::{Local, Remedy, Socket, remedy};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
 use crate::wire::message::Endpoint;
@@ -30,11 +30,13 @@ const REBIND_MAX: Duration = Duration::from_secs(30);
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
-const ALARM: Token = Token(2);
 
-/// The thread has missed something if it comes so much later than it was to wake: the machine was
-/// suspended, or the process stopped. A busy machine keeps no thread waiting for so long.
-const ASLEEP_MIN: Duration = Duration::from_secs(5);
+/// The longest that the thread waits at once. The system's wait stands still in a suspend: what was
+/// left of it is still left when the machine wakes.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A thread that wakes so much later than it was to was not merely kept waiting by a busy machine: the
+/// machine was suspended, or the process stopped.
+const OVERSLEPT_MIN: Duration = Duration::from_secs(5);
 
 /// What the reactor serves.
 pub trait Host: Send + Sync + 'static {
@@ -42,8 +44,8 @@ pub trait Host: Send + Sync + 'static {
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
 
-    /// The time for which the thread was to sleep has passed, and much more.
-    fn overslept(&self);
+    /// The machine was suspended, or the process stopped, and goes on.
+    fn resumed(&self);
 
     /// The socket was lost, could not be bound again, or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
@@ -62,21 +64,49 @@ pub enum SocketNews<'a> {
     Rebound,
 }
 
-/// Datagrams as received, each with its source.
+/// Datagrams as received, and what of an outbox answers them.
 #[derive(Default)]
 pub struct Batch {
-    /// As many as were ever needed at once: one for an idle node.
+    /// At most twice as many as were ever needed at once: few for an idle node.
     buffers: Vec<[u8; BUFFER_LEN]>,
-    received: Vec<(Endpoint, usize)>,
+    received: Vec<Received>,
     /// Datagrams too long for the buffer, where the system does not deliver them cut.
     pub oversize: usize,
 }
 
+struct Received {
+    from: Endpoint,
+    len: usize,
+    /// Where it came to, on a socket on which the kernel might answer from elsewhere.
+    local: Option<Local>,
+    /// How many datagrams the outbox held once this one had been worked on.
+    out_len: usize,
+}
+
 impl Batch {
-    /// The datagrams.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Endpoint, &mut [u8])> {
-        let buffers = self.buffers.iter_mut();
-        self.received.iter().zip(buffers).map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
+    /// Has `take` work on each datagram, and notes what it puts into `out`.
+    pub fn work(
+        &mut self,
+        out: &mut Outbox,
+        mut take: impl FnMut(Endpoint, &mut [u8], &mut Outbox),
+    ) {
+        for (received, buffer) in self.received.iter_mut().zip(&mut self.buffers) {
+            take(received.from, &mut buffer[..received.len], out);
+            received.out_len = out.len();
+        }
+    }
+
+    /// For each datagram in `out`, in order: where it leaves from, if the kernel is not to choose.
+    ///
+    /// That is so for what a received datagram causes at once to be sent back to its source. A peer
+    /// takes an answer only from the address that it asked, and a firewall on the way lets no other
+    /// one in.
+    fn locals(&self, out: &Outbox) -> impl Iterator<Item = Option<Local>> {
+        let mut causes = self.received.iter().peekable();
+        out.iter().enumerate().map(move |(i, (to, _))| {
+            while causes.next_if(|cause| cause.out_len <= i).is_some() {}
+            causes.peek().filter(|cause| cause.from == to).and_then(|cause| cause.local)
+        })
     }
 }
 
@@ -101,7 +131,6 @@ pub struct Link {
 /// A socket that is bound and not served yet.
 pub struct Reactor {
     poll: Poll,
-    alarm: Alarm,
     link: Arc<Link>,
 }
 
@@ -118,7 +147,6 @@ impl Reactor {
         socket.register(poll.registry(), SOCKET)?;
         let address = socket.local_address()?;
         let descriptor = AtomicI32::new(socket.descriptor());
-        let alarm = Alarm::new(poll.registry(), ALARM);
         let link = Link {
             socket: Mutex::new(Some(Arc::new(socket))),
             descriptor,
@@ -131,7 +159,7 @@ impl Reactor {
             send_failures: AtomicU64::new(0),
             receive_failures: AtomicU64::new(0),
         };
-        Ok(Self { poll, alarm, link: Arc::new(link) })
+        Ok(Self { poll, link: Arc::new(link) })
     }
 
     /// What other threads need of it.
@@ -162,7 +190,6 @@ impl Reactor {
         let mut batch = Batch::default();
         let mut rebinding: Option<Time> = None;
         let mut rebind_wait = REBIND_MIN;
-        let mut wakes_at = Time::MAX;
 
         while !link.is_closing.load(Ordering::Acquire) {
             let is_full = self.receive(&mut batch);
@@ -186,21 +213,19 @@ impl Reactor {
                 }
                 rebinding = Some(link.now() + rebind_wait);
             }
-            if link.now() - wakes_at > ASLEEP_MIN {
-                wakes_at = Time::MAX;
-                host.overslept();
-                continue;
-            }
+            let now = link.now();
+            let longest = now + WAIT_MAX;
             // A full batch says that more is waiting, for which the poll would not wake again.
-            let due = if is_full { Some(link.now()) } else { None };
-            let wake_at = [due, deadline, rebinding].into_iter().flatten().min();
-            let timeout;
-            (wakes_at, timeout) = self.alarm.set(&link.clock, wake_at);
-            if let Err(error) = self.poll.poll(&mut events, timeout) {
+            let due = is_full.then_some(now);
+            let wake_at = [due, deadline, rebinding].into_iter().flatten().fold(longest, Time::min);
+            if let Err(error) = self.poll.poll(&mut events, Some(wake_at - now)) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
                     std::thread::sleep(REBIND_MIN);
                 }
+            }
+            if link.now() - wake_at > OVERSLEPT_MIN {
+                host.resumed();
             }
         }
     }
@@ -214,13 +239,20 @@ impl Reactor {
         };
         let mut errors = 0;
         // Errors come out of the same budget, so that no storm of them keeps us here.
-        for _ in 0..BATCH {
-            if batch.buffers.len() == batch.received.len() {
-                batch.buffers.push([0; BUFFER_LEN]);
+        let mut left = BATCH;
+        while left > 0 {
+            let Batch { buffers, received, .. } = batch;
+            let start = received.len();
+            if buffers.len() == start {
+                buffers.resize((2 * start).clamp(1, BATCH), [0; BUFFER_LEN]);
             }
-            let buffer = &mut batch.buffers[batch.received.len()];
-            match socket.receive(buffer) {
-                Ok((len, from)) => batch.received.push((from.into(), len)),
+            let end = buffers.len().min(start + left);
+            let result = socket.receive(&mut buffers[start..end], |len, from, local| {
+                received.push(Received { from: from.into(), len, local, out_len: 0 });
+            });
+            left -= (received.len() - start).max(1);
+            match result {
+                Ok(()) => {}
                 Err(error) => match remedy(&error) {
                     Remedy::Wait => return false,
                     Remedy::Retry | Remedy::Ignore => {}
@@ -277,17 +309,18 @@ impl Link {
         self.clock.now()
     }
 
-    /// Sends datagrams from the calling thread. What cannot be sent is counted and lost.
-    pub fn send(&self, out: &Outbox) {
+    /// Sends datagrams from the calling thread; those that answer one of `batch` leave from the
+    /// address that was asked. What cannot be sent is counted and lost.
+    pub fn send(&self, out: &Outbox, batch: &Batch) {
         if out.is_empty() {
             return;
         }
         let Some(socket) = self.socket() else {
-            self.send_failures.fetch_add(out.iter().count() as u64, Ordering::Relaxed);
+            self.send_failures.fetch_add(out.len() as u64, Ordering::Relaxed);
             return;
         };
-        for (to, datagram) in out.iter() {
-            while let Err(error) = socket.send(datagram, to.into()) {
+        for ((to, datagram), local) in out.iter().zip(batch.locals(out)) {
+            while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
                     Remedy::Rebind => self.report_lost(&socket),

@@ -154,7 +154,8 @@ fn suspend(network: &mut Network, at: Endpoint, span: Duration) {
     network.dead = vec![at];
     network.run(span);
     network.dead.clear();
-    network.command(at, |node, now, _| node.resumed(now));
+    network.sent.clear();
+    network.command(at, |node, now, out| node.resumed(now, out));
 }
 
 #[test]
@@ -164,9 +165,7 @@ fn after_a_suspend_of_any_length_a_topic_is_announced_at_once() {
         let op = join(&mut network, public(3), TOPIC, Some(80));
         // In the middle of the longest pause.
         network.run(HOUR);
-        network.sent.clear();
         suspend(&mut network, public(3), span);
-        network.sent.clear();
         network.run(10 * SECOND);
         let stands = Membership { topic: TOPIC, port: Some(80), confirmed: Some(4), peers: 0 };
         assert_eq!(membership(&network, public(3), op), stands);
@@ -192,12 +191,26 @@ fn a_round_that_a_suspend_has_cut_is_made_anew() {
 }
 
 #[test]
+fn a_node_that_was_suspended_asks_its_contacts_whether_they_are_still_there() {
+    const PING: u8 = 0;
+    let mut network = network(seed(34), 5, Config::default());
+    suspend(&mut network, public(3), MINUTE);
+    let contacts: BTreeSet<Endpoint> =
+        network.nodes[&public(3)].table().entries().map(|entry| entry.contact.endpoint).collect();
+    let mut asked = BTreeSet::new();
+    for (from, to, datagram) in &network.sent {
+        if (*from, datagram[0]) == (public(3), PING) {
+            asked.insert(*to);
+        }
+    }
+    assert_eq!((asked.len(), &asked), (4, &contacts));
+}
+
+#[test]
 fn a_node_that_was_suspended_asks_its_seed_whoever_it_knows() {
     const FIND_NODE: u8 = 2;
     let mut network = network(seed(32), 5, Config::default());
     suspend(&mut network, public(3), MINUTE);
-    network.sent.clear();
-    network.run(SECOND);
     let asked = |to: Endpoint| {
         let mut sent = network.sent.iter();
         sent.any(|(from, at, datagram)| (*from, *at, datagram[0]) == (public(3), to, FIND_NODE))

@@ -1,0 +1,109 @@
+//! The contacts through which a node joins by itself, and when it does so. How a join goes is the
+//! affair of `tasks`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::requests::OpId;
+use super::tasks::step::SeedState;
+use crate::time::Time;
+use crate::wire::message::{Contact, Endpoint};
+
+/// The wait before a failed join is tried again, which doubles with each failure.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Where a node is at home.
+#[derive(Default)]
+pub struct Home {
+    /// The contacts that the node was made with.
+    pub seeds: Vec<Endpoint>,
+    /// Whether more of them are still being resolved.
+    pub expects_more: bool,
+    /// Contacts of an earlier run that nothing is known of since, the one to ask first first.
+    pub recalled: Vec<Contact>,
+    /// The join under way.
+    pub join: Option<OpId>,
+    /// Lookups that wait for a join, because nobody is known yet.
+    pub held: Vec<OpId>,
+    /// Whether a join begins whoever is known: some contacts were never asked, or not since a sleep.
+    is_due: bool,
+    next_try: Time,
+    /// The wait after the next failure; zero before the first.
+    backoff: Duration,
+}
+
+impl Home {
+    /// Replaces the contacts; where there are new ones, a join is due.
+    pub fn stay(&mut self, now: Time, seeds: Vec<Endpoint>, expects_more: bool) {
+        let has_new = seeds.iter().any(|seed| !self.seeds.contains(seed));
+        self.seeds = seeds;
+        self.expects_more = expects_more;
+        if self.join.is_none() && has_new {
+            self.is_due = true;
+            // After a failure the pause holds for new ones too, which a name may give without end.
+            if self.backoff.is_zero() {
+                self.next_try = now;
+            }
+        }
+    }
+
+    pub fn hurry(&mut self, now: Time) {
+        self.is_due = true;
+        self.next_try = now;
+    }
+
+    /// Has the node join again: what failed before a sleep may go well after it.
+    pub fn resumed(&mut self, now: Time) {
+        self.backoff = Duration::ZERO;
+        self.hurry(now);
+    }
+
+    /// When the next join begins; `is_alone` says whether the node knows nobody.
+    pub fn next_join(&self, is_alone: bool) -> Option<Time> {
+        (self.join.is_none() && (self.is_due || is_alone)).then_some(self.next_try)
+    }
+
+    pub fn began(&mut self, op: OpId) {
+        self.is_due = false;
+        self.join = Some(op);
+    }
+
+    /// Notes that the join is over; returns the wait before the next where nobody is known still.
+    pub fn ended(&mut self, now: Time, is_alone: bool) -> Option<Duration> {
+        self.join = None;
+        let wait = self.backoff.max(BACKOFF_MIN);
+        let (wait, backoff) = if is_alone {
+            (wait, (wait * 2).min(BACKOFF_MAX))
+        } else {
+            (Duration::ZERO, BACKOFF_MIN)
+        };
+        self.next_try = now + wait;
+        self.backoff = backoff;
+        is_alone.then_some(wait)
+    }
+
+    /// Whether the last joins have failed.
+    pub fn has_failed(&self) -> bool {
+        self.backoff > BACKOFF_MIN
+    }
+
+    /// Forgets the recalled contacts that have answered, or were silent while others answered; returns
+    /// the silent ones, the last first. Where nobody has answered, silence proves nothing.
+    pub fn sort_recalled(&mut self, seeds: &[(Endpoint, SeedState)]) -> Vec<Contact> {
+        if seeds.iter().all(|(_, state)| *state != SeedState::Answered) {
+            return Vec::new();
+        }
+        let states: BTreeMap<Endpoint, SeedState> = seeds.iter().copied().collect();
+        let state = |contact: &Contact| states.get(&contact.endpoint).copied();
+        let is_open = |contact: &Contact| {
+            matches!(state(contact), None | Some(SeedState::Unasked | SeedState::Asking))
+        };
+        let recalled = std::mem::take(&mut self.recalled);
+        let (open, mut settled): (Vec<_>, Vec<_>) = recalled.into_iter().partition(is_open);
+        self.recalled = open;
+        settled.retain(|contact| state(contact) != Some(SeedState::Answered));
+        settled.reverse();
+        settled
+    }
+}

@@ -1,0 +1,210 @@
+//! The one loop that drives whatever is under way: here questions of tasks go out, here answers and
+//! silences come back, and here tasks end. What a task asks is decided in `dht::tasks`.
+
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::engine::Engine;
+use super::output::{Event, Outbox};
+use crate::dht::requests::{OpId, Purpose, Question, Request};
+use crate::dht::routing::MAX_CLOSEST;
+use crate::dht::tasks::step::{Answer, Outcome, Step, Verdict};
+use crate::dht::tasks::{Task, Walk};
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::wire::message::{Body, Contact, Endpoint, Message};
+
+impl Engine {
+    /// Takes a task in, and sends what it wants sent.
+    pub(super) fn start(
+        &mut self,
+        now: Time,
+        task: Task,
+        timeout: Option<Duration>,
+        out: &mut Outbox,
+    ) -> OpId {
+        let op = self.begin(now, task, timeout);
+        // With a timeout of zero it is over before any answer can come.
+        self.end_overdue(now);
+        self.run(now, out);
+        op
+    }
+
+    /// Takes a task in; [`Engine::run`] is to follow.
+    pub(super) fn begin(&mut self, now: Time, task: Task, timeout: Option<Duration>) -> OpId {
+        self.counters.lookups += task.walks().len() as u64;
+        let op = self.operations.begin(task, timeout.map(|timeout| now + timeout));
+        self.stirred.push_back(op);
+        op
+    }
+
+    /// Does what the operations want that were told of something, until none wants anything more.
+    pub(super) fn run(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(op) = self.stirred.pop_front() {
+            while self.step(now, op, out) {}
+        }
+    }
+
+    /// Does the next thing that an operation wants; returns whether it may want more.
+    fn step(&mut self, now: Time, op: OpId, out: &mut Outbox) -> bool {
+        let Some(step) = self.operations.get_mut(op).map(|task| task.step(now)) else {
+            return false;
+        };
+        match step {
+            Step::Wait => return false,
+            Step::Over => {
+                self.finish(now, op);
+                return false;
+            }
+            Step::Ask(question) => {
+                let request = Request { purpose: Purpose::Op(op), ..question };
+                let is_sent = self.can_ask(&request) && self.ask(request, out);
+                if let (false, Some(task)) = (is_sent, self.operations.get_mut(op)) {
+                    task.failed(&request);
+                }
+            }
+            Step::Tell(announce) => {
+                self.ask(announce, out);
+            }
+            Step::Nearest(_) if self.is_joining() => {
+                self.home.held.push(op);
+                return false;
+            }
+            Step::Nearest(target) => {
+                let nearest = self.nearest(now, &target);
+                let walk = self.operations.get_mut(op).and_then(|task| task.walk(target));
+                walk.into_iter().for_each(|walk| walk.begin(&nearest));
+            }
+            Step::Survey => {
+                if let Some(Task::Join(join)) = self.operations.get_mut(op) {
+                    join.survey(self.table.thin_buckets());
+                }
+            }
+            Step::Refresh(bucket) => {
+                let random = self.random_id();
+                let target = self.table.id_in_bucket(bucket, &random);
+                let mut walk = Walk::to_nodes(target, &self.config);
+                walk.begin(&self.nearest(now, &target));
+                self.counters.lookups += 1;
+                if let Some(Task::Join(join)) = self.operations.get_mut(op) {
+                    join.refresh(walk);
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes in the answer to a request, if the operation that asked is still under way.
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        request: &Request,
+        reply: &Message<'_>,
+        round_trip: Duration,
+    ) {
+        let Purpose::Op(op) = request.purpose else {
+            return;
+        };
+        let contact = Contact { id: reply.sender, endpoint: request.to };
+        let nodes: ArrayVec<Contact, MAX_CLOSEST> = self.believable(&contact, reply).collect();
+        let believes = |peer: &Endpoint| self.guard.believes(peer, &contact.endpoint, true);
+        let peers: Vec<Endpoint> = reply.peers.iter().copied().filter(believes).collect();
+        let answer = Answer {
+            question: request.question,
+            contact,
+            round_trip,
+            verdict: match reply.body {
+                Body::Error { .. } => Verdict::Refused,
+                Body::Announced { .. } => Verdict::Stored,
+                _ => Verdict::Served,
+            },
+            token: reply.trailer.and_then(|trailer| trailer.token?.try_into().ok()),
+            takes_unproved: self.trusts_legacy(&contact.endpoint),
+            nodes: &nodes,
+            peers: &peers,
+            seen_at: reply.trailer.and_then(|trailer| trailer.endpoint),
+        };
+        let Some(task) = self.operations.get_mut(op) else {
+            return;
+        };
+        let news = task.answered(&answer);
+        if matches!(task, Task::Membership(_)) {
+            self.meet(now, op, news);
+        } else if !news.is_empty() {
+            self.events.push_back(Event::Peers { op, peers: news });
+        }
+        self.stirred.push_back(op);
+    }
+
+    /// Takes note that the short wait for an answer is over.
+    pub(super) fn late(&mut self, request: &Request) {
+        if let Purpose::Op(op) = request.purpose {
+            self.operations.get_mut(op).into_iter().for_each(|task| task.late(request));
+            self.stirred.push_back(op);
+        }
+    }
+
+    /// Ends the operations whose deadline is over, with what they have.
+    pub(super) fn end_overdue(&mut self, now: Time) {
+        while let Some((_, op)) = self.operations.first_deadline().filter(|&(at, _)| at <= now) {
+            self.finish(now, op);
+        }
+    }
+
+    /// Ends an operation, or the round of a membership, with what it has.
+    pub(super) fn finish(&mut self, now: Time, op: OpId) {
+        if self.operations.membership(op).is_some() {
+            return self.end_round(now, op);
+        }
+        let Some(task) = self.remove(op) else {
+            return;
+        };
+        match task.outcome(self.table.len()) {
+            Some(Outcome::Joined { seeds, .. }) if self.home.join == Some(op) => {
+                self.came_home(now, &seeds);
+            }
+            Some(_) if self.refreshing == Some(op) => self.refreshing = None,
+            Some(outcome) => self.events.push_back(Event::Done { op, outcome }),
+            None => {}
+        }
+    }
+
+    /// Takes an operation out, and tells nobody.
+    pub(super) fn remove(&mut self, op: OpId) -> Option<Task> {
+        let task = self.operations.remove(op)?;
+        if let Task::Membership(task) = &task {
+            self.rounds.remove(op, task);
+        }
+        self.home.held.retain(|held| *held != op);
+        Some(task)
+    }
+
+    /// Whether there may be another node at the address that a request goes to; a caller's ping goes
+    /// where the caller says.
+    fn can_ask(&self, request: &Request) -> bool {
+        let is_callers = request.id.is_none() && request.question == Question::Ping;
+        is_callers || self.reaches(&request.to) && !self.is_own(&request.to)
+    }
+
+    /// The nodes that `reply` lists and that are worth asking, each id and each address once.
+    fn believable<'a>(
+        &self,
+        from: &Contact,
+        reply: &Message<'a>,
+    ) -> impl Iterator<Item = Contact> + use<'a, '_> {
+        let from = from.endpoint;
+        let has_trailer = reply.trailer.is_some();
+        let listed = &reply.nodes[..reply.nodes.len().min(MAX_CLOSEST)];
+        let is_first = |(at, node): &(usize, &Contact)| {
+            let mut earlier = listed[..*at].iter();
+            earlier.all(|other| other.id != node.id && other.endpoint != node.endpoint)
+        };
+        listed.iter().enumerate().filter(is_first).map(|(_, node)| *node).filter(move |node| {
+            ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
+                && !self.is_own(&node.endpoint)
+                && self.reaches(&node.endpoint)
+                && self.guard.believes(&node.endpoint, &from, has_trailer)
+        })
+    }
+}

@@ -1,0 +1,259 @@
+//! The engine's state, how it is made, and what everything else here does with it: send a packet,
+//! ask a question, judge an address. Who sends, asks and judges stands beside this.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use chacha20::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use super::output::{Event, Outbox};
+use super::stats::{Counters, Refusal};
+use crate::config::Config;
+use crate::dht::guard::Guard;
+use crate::dht::home::Home;
+use crate::dht::operations::Operations;
+use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
+use crate::dht::rounds::Rounds;
+use crate::dht::routing::{Entry, MAX_CLOSEST, Table};
+use crate::dht::storage::Storage;
+use crate::dht::tasks::Task;
+use crate::id::NodeId;
+use crate::time::Time;
+use crate::wire::message::{Body, Contact, Endpoint, Message, Token, Trailer, TxId};
+use crate::wire::native;
+use crate::wire::seal::Seal;
+
+/// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
+/// answer and a probe, under any seal; the protocol asks for 400 at least.
+const PADDED_LEN: usize = 416;
+
+/// One DHT node without socket and clock.
+///
+/// A driver feeds it datagrams ([`Engine::receive`]), commands and the time ([`Engine::tick`]),
+/// sends what it finds in its [`Outbox`], takes the events ([`Engine::poll_event`]), and comes back at
+/// [`Engine::next_deadline`] at the latest. `now` must never go back.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kadepy::dht::protocol::{Engine, Outbox};
+/// use kadepy::{Config, Endpoint, NodeId, Time};
+///
+/// let at = |port| Endpoint::new([127, 0, 0, 1], port);
+/// let config = Arc::new(Config::default());
+/// let mut engine = Engine::new(Time::ZERO, NodeId([1; 32]), at(4000), config, [0; 32]);
+///
+/// // A PING of v0.1 from another node: type 0, then its id.
+/// let mut ping = [vec![0], vec![2; 32]].concat();
+/// let mut outbox = Outbox::default();
+/// engine.receive(Time::ZERO, at(4001), &mut ping, &mut outbox);
+///
+/// let (to, pong) = outbox.iter().next().expect("a PONG");
+/// assert_eq!((to, pong[0], &pong[1..]), (at(4001), 1, &[1; 32][..]));
+/// ```
+pub struct Engine {
+    pub(super) id: NodeId,
+    pub(super) bound: Endpoint,
+    pub(super) config: Arc<Config>,
+    pub(super) rng: ChaCha20Rng,
+    pub(super) seal: Seal,
+    pub(super) table: Table,
+    pub(super) requests: Requests,
+    pub(super) storage: Storage,
+    pub(super) guard: Guard,
+    pub(super) operations: Operations,
+    /// Operations that may want something: told of something since they were last asked.
+    pub(super) stirred: VecDeque<OpId>,
+    pub(super) home: Home,
+    pub(super) rounds: Rounds,
+    /// The refresh of a bucket that is under way: one at a time.
+    pub(super) refreshing: Option<OpId>,
+    /// When contacts that fell silent may be asked again.
+    pub(super) next_greeting: Time,
+    pub(super) events: VecDeque<Event>,
+    pub(super) is_observed: bool,
+    pub(super) counters: Counters,
+    pub(super) born: Time,
+    /// When another node's last packet came in: while none comes, silence proves nothing about a
+    /// contact.
+    pub(super) last_arrival: Time,
+    pub(super) next_sweep: Time,
+}
+
+impl Engine {
+    /// A node with this id, bound to this address.
+    ///
+    /// `seed` seeds its random generator: from the system's generator in a node, from the run's seed
+    /// in a simulation.
+    pub fn new(
+        now: Time,
+        id: NodeId,
+        bound: Endpoint,
+        config: Arc<Config>,
+        seed: [u8; 32],
+    ) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        Self {
+            id,
+            bound,
+            table: Table::new(now, id, &config),
+            requests: Requests::new(&config),
+            storage: Storage::new(id, &config),
+            guard: Guard::new(&config, &mut rng),
+            config,
+            rng,
+            seal: Seal::default(),
+            operations: Operations::default(),
+            stirred: VecDeque::new(),
+            home: Home::default(),
+            rounds: Rounds::default(),
+            refreshing: None,
+            next_greeting: now,
+            events: VecDeque::new(),
+            is_observed: false,
+            counters: Counters::default(),
+            born: now,
+            last_arrival: now,
+            next_sweep: now,
+        }
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The routing table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Notes something that came in and was not served.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.counters.refused[refusal as usize] += 1;
+    }
+
+    /// Sends a question; whether there was room for one more.
+    pub(super) fn ask(&mut self, request: Request, out: &mut Outbox) -> bool {
+        let mut txid = TxId([0; 8]);
+        self.rng.fill_bytes(&mut txid.0);
+        let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
+        match self.requests.open(txid, request, known_rtt) {
+            Ok(None) => {}
+            Ok(Some(given_up)) => {
+                self.expire(&given_up);
+            }
+            Err(Full) => {
+                self.refuse(Refusal::Busy);
+                return false;
+            }
+        }
+        let mut trailer = Trailer { txid: Some(txid), ..Trailer::default() };
+        let (body, pad_to) = match &request.question {
+            Question::Ping => (Body::Ping, 0),
+            &Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
+            &Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
+            Question::Announce(Announcement { topic, port, token }) => {
+                trailer.token = token.as_ref().map(Token::as_bytes);
+                trailer.implied_port = port.is_none();
+                (Body::AnnouncePeer { topic: *topic, port: port.unwrap_or(self.bound.port()) }, 0)
+            }
+        };
+        let message = Message::new(self.id, body, Some(trailer));
+        self.counters.requests += 1;
+        self.transmit(request.to, &message, native::MAX_SENT, pad_to, out);
+        true
+    }
+
+    /// Writes a message to `out`, in at most `limit` bytes on the wire; returns how many it takes
+    /// there.
+    pub(super) fn transmit(
+        &mut self,
+        to: Endpoint,
+        message: &Message<'_>,
+        limit: usize,
+        pad_to: usize,
+        out: &mut Outbox,
+    ) -> usize {
+        let limit = limit.min(native::MAX_SENT).saturating_sub(self.seal.overhead());
+        let sent = self.post(to, out, |bytes| native::encode(message, limit, pad_to, bytes));
+        if sent > 0 {
+            self.counters.packets_out[message.body.kind() as usize] += 1;
+        }
+        sent
+    }
+
+    /// Seals the packet that `write` puts at the end of the outbox; returns the datagram's bytes,
+    /// none where nothing was written.
+    pub(super) fn post(
+        &mut self,
+        to: Endpoint,
+        out: &mut Outbox,
+        write: impl FnOnce(&mut Vec<u8>) -> Option<usize>,
+    ) -> usize {
+        let len = out.push(to, |bytes| self.seal.append(bytes, write)).unwrap_or(0);
+        self.counters.bytes_out += len as u64;
+        len
+    }
+
+    /// Tells the task of a request that its answer is no longer accepted.
+    pub(super) fn expire(&mut self, request: &Request) {
+        if let Purpose::Op(op) = request.purpose {
+            if let Some(task) = self.operations.get_mut(op) {
+                task.expired();
+                self.stirred.push_back(op);
+            }
+        }
+    }
+
+    /// Whether v0.1's unproved packets are trusted from there. Where the seal proves its members
+    /// there are no nodes of v0.1, and what is unproved was recorded or cut by a stranger.
+    pub(super) fn trusts_legacy(&self, from: &Endpoint) -> bool {
+        !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
+    }
+
+    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through.
+    pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> ArrayVec<Contact, MAX_CLOSEST> {
+        self.table.touch(now, target);
+        self.table.closest(target, MAX_CLOSEST, |entry| self.reaches(&entry.contact.endpoint))
+    }
+
+    /// Whether this node's socket can send there.
+    pub fn reaches(&self, endpoint: &Endpoint) -> bool {
+        endpoint.is_ipv4() == self.bound.is_ipv4()
+    }
+
+    /// Whether a packet from there can only be this node's own.
+    pub(super) fn is_own(&self, endpoint: &Endpoint) -> bool {
+        endpoint.port() == self.bound.port()
+            && if self.bound.ip().is_unspecified() {
+                endpoint.ip().is_loopback()
+            } else {
+                *endpoint == self.bound
+            }
+    }
+
+    pub(super) fn random_id(&mut self) -> NodeId {
+        let mut id = NodeId::ZERO;
+        self.rng.fill_bytes(&mut id.0);
+        id
+    }
+
+    /// Panics where a part's invariants or those between the parts are broken.
+    pub fn check_invariants(&self) {
+        self.table.check_invariants();
+        self.requests.check_invariants();
+        self.storage.check_invariants();
+        self.guard.check_invariants();
+        self.operations.check_invariants(&self.config);
+        assert!(self.table.get(&self.id).is_none());
+        assert!(self.stirred.is_empty(), "an operation was left waiting for its turn");
+        let memberships = self.operations.iter().filter_map(|(op, task)| match task {
+            Task::Membership(task) => Some((op, &**task)),
+            _ => None,
+        });
+        self.rounds.check_invariants(memberships);
+        assert!(self.rounds.peers <= self.config.records, "more peers than allowed in all");
+    }
+}
