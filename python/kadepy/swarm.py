@@ -107,11 +107,11 @@ class Swarm(BaseSwarm):
             but not from whom they are, and it does not notice when they are changed.
         state_path: the path of a file that keeps the node's id, its port and its good contacts, so
             that it comes back as the same node and joins without `bootstrap`; lookups wait for
-            that, too. Where `port` is not given, the node takes the kept one if it is free. The file is
-            made where there is none, and saved seconds after the start, then less often, at last
-            every 5 minutes, and when the node is closed. One node at a time may use it; an empty
-            file with ``.lock`` behind its name holds the lock. Where `node_id` is given, that is
-            the id. A file that is no state file, damaged or of a later KadePy gives a
+            that, too. Where `port` is not given, the node takes the kept one if it is free. The
+            file is made where there is none, and saved seconds after the start, then less often, at
+            last every 5 minutes, and when the node is closed. One node at a time may use it; an
+            empty file with ``.lock`` behind its name holds the lock. Where `node_id` is given, that
+            is the id. A file that is no state file, damaged or of a later KadePy gives a
             `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it, and the node
             starts afresh.
         config: a `Config` with other limits than the defaults.

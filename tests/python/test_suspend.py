@@ -43,7 +43,7 @@ NODES = """
 import sys
 from kadepy import Config, Swarm, topic
 
-seed, other_seed = sys.argv[1:]
+seed, other_seed = (f"127.0.0.1:{port}" for port in sys.argv[1:])
 with (
     Swarm(host="127.0.0.1", bootstrap=[seed]) as member,
     Swarm(host="127.0.0.1", bootstrap=[other_seed], config=Config(record_life=10)) as keeper,
@@ -75,7 +75,7 @@ def test_a_node_wakes_from_a_suspend_as_from_a_restart(
     make_swarm: Make, start: Start, woken: Path
 ) -> None:
     seed, other_seed = make_swarm(), make_swarm()
-    nodes = start(NODES, seed.address, other_seed.address)
+    nodes = start(NODES, seed.port, other_seed.port)
     assert nodes.line() == "up"
 
     def announces() -> int:

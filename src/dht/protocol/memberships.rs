@@ -119,10 +119,10 @@ impl Engine {
 
     /// Notes that the owner takes an event: what it says of new members is told.
     pub(super) fn told(&mut self, event: &Event) {
-        if let &Event::Members { op } = event {
-            if let Some(task) = self.operations.membership_mut(op) {
-                task.is_told = false;
-            }
+        if let &Event::Members { op } = event
+            && let Some(task) = self.operations.membership_mut(op)
+        {
+            task.is_told = false;
         }
     }
 }
