@@ -438,9 +438,10 @@ impl Node {
         self.shared.is_abandoned.store(true, Ordering::Release);
     }
 
-    /// The socket's file descriptor, on systems where a fork copies it.
-    pub fn descriptor(&self) -> Option<i32> {
-        self.shared.link.descriptor()
+    /// The file descriptors of the socket and of the lock on the state file, on systems where a fork
+    /// copies them. It takes no lock.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        [self.shared.link.descriptor(), self.shared.lock_descriptor()].into_iter().flatten()
     }
 }
 
@@ -554,6 +555,12 @@ impl Host for Shared {
         self.link.send(out, batch);
         self.tell(news);
         deadline
+    }
+
+    fn resumed(&self) {
+        self.log(Level::Info, "back from a suspend; joining and announcing again");
+        // Of a node that is closed meanwhile nothing more is wanted.
+        let _ = self.command(|state, now, out| state.engine.resumed(now, out));
     }
 
     fn socket_changed(&self, news: SocketNews<'_>) {

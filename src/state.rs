@@ -1,15 +1,21 @@
-//! The state file: a node's id and good contacts, from one run to the next. When it is written, and
-//! what becomes of its content, is the node's affair.
+//! The state file: a node's id, port and good contacts, from one run to the next. When it is written,
+//! and what becomes of its content, is the node's affair; that one node at a time uses it, `lock`'s.
 //!
 //! The format is no wire format: only KadePy reads it. Numbers are big-endian.
 //!
 //! | bytes | what |
 //! | --- | --- |
 //! | 15 | `kadepy state 1` and a line feed; the number is the version of the format |
-//! | 8 | when it was saved, in seconds since 1970; for people, for nothing depends on it |
+//! | 2 | the port that the node was bound to; 0 if the file remembers none |
+//! | 6 | when it was saved, in seconds since 1970; for people, because nothing depends on it |
 //! | 32 | the node's id |
 //! | 52 each | up to 512 contacts, the one to ask first first: id (32), IPv6 address (16; IPv4 as `::ffff:a.b.c.d`), interface number of a link-local address (2; else 0), port (2) |
 //! | 32 | SHA-256 of all before it |
+//!
+//! A reader that takes port and time for one number of 8 bytes reads the rest all the same, and what
+//! it writes has port 0.
+
+mod lock;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,6 +26,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+pub use self::lock::Lock;
 use crate::id::{ID_LEN, NodeId};
 use crate::wire::message::{Contact, Endpoint};
 
@@ -38,7 +45,8 @@ const LEN_MAX: usize = MAGIC.len() + 8 + ID_LEN + CONTACTS_MAX * CONTACT_LEN + C
 /// use kadepy::NodeId;
 /// use kadepy::state::Memory;
 ///
-/// let memory = Memory { saved: 1_750_000_000, id: NodeId([1; 32]), contacts: vec![] };
+/// let id = NodeId([1; 32]);
+/// let memory = Memory { saved: 1_750_000_000, id, port: 4000, contacts: vec![] };
 /// let mut bytes = memory.encode();
 /// assert_eq!(Memory::decode(&bytes), Ok(memory));
 /// bytes[20] ^= 1;
@@ -46,10 +54,12 @@ const LEN_MAX: usize = MAGIC.len() + 8 + ID_LEN + CONTACTS_MAX * CONTACT_LEN + C
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Memory {
-    /// When it was saved, in seconds since 1970, by a clock that may be wrong.
+    /// When it was saved, in seconds since 1970, by a clock that may be wrong; below 2^48.
     pub saved: u64,
     /// The node's id.
     pub id: NodeId,
+    /// The port that it was bound to; 0 if none is remembered.
+    pub port: u16,
     /// The contacts to join through, the one to ask first first.
     pub contacts: Vec<Contact>,
 }
@@ -73,19 +83,20 @@ pub enum Invalid {
 
 impl Memory {
     /// What is remembered now.
-    pub fn new(id: NodeId, contacts: Vec<Contact>) -> Self {
+    pub fn new(id: NodeId, port: u16, contacts: Vec<Contact>) -> Self {
         #[expect(
             clippy::disallowed_methods,
             reason = "people may want to know; nothing depends on it"
         )]
         let saved = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self { saved: saved.map_or(0, |since| since.as_secs()), id, contacts }
+        Self { saved: saved.map_or(0, |since| since.as_secs()), id, port, contacts }
     }
 
     /// As bytes of a file; contacts above [`CONTACTS_MAX`] are left out.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(self.saved.to_be_bytes());
+        bytes.extend(self.port.to_be_bytes());
+        bytes.extend(&self.saved.to_be_bytes()[2..]);
         bytes.extend(self.id.0);
         for contact in
             self.contacts.iter().filter(|contact| is_plausible(contact)).take(CONTACTS_MAX)
@@ -116,10 +127,13 @@ impl Memory {
         if Sha256::digest(&bytes[..MAGIC.len() + body.len()]).as_slice() != checksum {
             return Err(Invalid::Damaged);
         }
-        let (saved, body) = body.split_first_chunk().ok_or(Invalid::Damaged)?;
+        let (port, body) = body.split_first_chunk().ok_or(Invalid::Damaged)?;
+        let (&[a, b, c, d, e, f], body) = body.split_first_chunk().ok_or(Invalid::Damaged)?;
+        let saved = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
         let (id, body) = body.split_first_chunk().ok_or(Invalid::Damaged)?;
         let contacts: Vec<Contact> = body.chunks(CONTACT_LEN).map_while(contact).collect();
-        let memory = Self { saved: u64::from_be_bytes(*saved), id: NodeId(*id), contacts };
+        let port = u16::from_be_bytes(*port);
+        let memory = Self { saved, id: NodeId(*id), port, contacts };
         let is_whole = memory.contacts.len() * CONTACT_LEN == body.len();
         if is_whole && is_node(&memory.id) { Ok(memory) } else { Err(Invalid::Damaged) }
     }

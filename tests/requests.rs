@@ -317,6 +317,15 @@ fn an_answer_counts_until_its_request_expires() {
 }
 
 #[test]
+fn an_answer_that_waited_through_a_suspend_says_nothing() {
+    let mut requests = requests();
+    requests.open(TXID, ping(), None).unwrap();
+    assert!(!takes_pong(&mut requests, at(3_600_000), TXID));
+    assert_eq!(requests.smoothed_rtt(), None);
+    assert_eq!(requests.due(at(3_600_000)), Some(Due::Late(ping())));
+}
+
+#[test]
 fn a_request_that_was_overlooked_is_late_before_it_expires() {
     let mut requests = requests();
     requests.open(TXID, ping(), None).unwrap();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use kadepy::dht::protocol::Outcome;
 use kadepy::node::{CommandError, Line, Node, Reply, SAVE_INTERVAL, SaveError};
-use kadepy::state::{self, CONTACTS_MAX, Invalid, Memory};
+use kadepy::state::{self, CONTACTS_MAX, Invalid, Lock, Memory};
 use kadepy::{Config, Contact, Endpoint, Network, NodeId};
 use log::Level;
 use proptest::prelude::*;
@@ -35,11 +35,13 @@ impl Directory {
         self.0.join("node.state")
     }
 
+    /// What is in it, but for the files that locks are on, which stay.
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).expect("the test's own directory");
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> =
             names.map(|name| name.into_string().expect("a name in ASCII")).collect();
+        names.retain(|name| !name.ends_with(".lock"));
         names.sort();
         names
     }
@@ -72,7 +74,7 @@ fn memory() -> Memory {
         contact(3, "[2001:db8::5]:4001"),
         contact(4, "[fe80::6%3]:4002"),
     ];
-    Memory { saved: 0x6543_2100, id: NodeId([1; 32]), contacts }
+    Memory { saved: 0x6543_2100, id: NodeId([1; 32]), port: 0x1a2b, contacts }
 }
 
 // --- the format -------------------------------------------------------------------------------
@@ -81,7 +83,7 @@ fn memory() -> Memory {
 fn the_golden_file() {
     let expected = hex("
         6b 61 64 65 70 79 20 73 74 61 74 65 20 31 0a
-        00 00 00 00 65 43 21 00
+        1a 2b  00 00 65 43 21 00
         01010101 01010101 01010101 01010101 01010101 01010101 01010101 01010101
 
         02020202 02020202 02020202 02020202 02020202 02020202 02020202 02020202
@@ -93,10 +95,20 @@ fn the_golden_file() {
         04040404 04040404 04040404 04040404 04040404 04040404 04040404 04040404
         fe800000 00000000 00000000 00000006  00 03  0f a2
 
-        0e6ce236 70e3a943 c5a92e0c ebfdfdaa c8b5b636 49b163d0 6e08cf6f 4d59632d
+        a8ade3cb 573aca88 3c2b17f0 af0ceac0 ca608dce 8f8a8304 17d5d0ea f7351f0c
     ");
     assert_eq!(memory().encode(), expected);
     assert_eq!(Memory::decode(&expected), Ok(memory()));
+}
+
+#[test]
+fn a_file_without_a_port_is_read_and_one_with_a_port_keeps_its_length() {
+    let mut bytes = memory().encode();
+    assert_eq!(bytes.len(), 15 + 8 + 32 + 3 * 52 + 32);
+    // Eight bytes of seconds.
+    bytes.truncate(bytes.len() - 32);
+    bytes[15..23].copy_from_slice(&0x6543_2100_u64.to_be_bytes());
+    assert_eq!(Memory::decode(&with_checksum(&bytes)), Ok(Memory { port: 0, ..memory() }));
 }
 
 #[test]
@@ -171,10 +183,13 @@ fn any_contact() -> impl Strategy<Value = Contact> {
 
 fn any_memory() -> impl Strategy<Value = Memory> {
     let contacts = prop::collection::vec(any_contact(), 0..40);
-    (any::<u64>(), any::<[u8; 32]>(), contacts).prop_map(|(saved, id, mut contacts)| {
-        contacts.retain(|contact| contact.endpoint.is_sendable());
-        Memory { saved, id: NodeId(id), contacts }
-    })
+    let saved = 0_u64..1 << 48;
+    (saved, any::<[u8; 32]>(), any::<u16>(), contacts).prop_map(
+        |(saved, id, port, mut contacts)| {
+            contacts.retain(|contact| contact.endpoint.is_sendable());
+            Memory { saved, id: NodeId(id), port, contacts }
+        },
+    )
 }
 
 proptest! {
@@ -256,6 +271,46 @@ fn what_is_set_aside_replaces_what_was_before() {
     }
 }
 
+// --- the lock ---------------------------------------------------------------------------------
+
+#[test]
+fn one_at_a_time_has_the_lock_though_the_file_is_replaced() {
+    let directory = Directory::new();
+    let path = directory.file();
+    for _ in 0..2 {
+        let lock = lock(&path);
+        state::write(&path, &memory()).unwrap();
+        let refused = Lock::take(&path).err().expect("it is taken");
+        assert_eq!(refused.kind(), ErrorKind::ResourceBusy);
+        assert_eq!(lock.path(), path);
+        // Of another file.
+        assert!(Lock::take(&directory.0.join("other.state")).is_ok());
+    }
+}
+
+#[test]
+fn where_no_lock_can_be_had_nobody_is_kept_out() {
+    let directory = Directory::new();
+    // No file can be opened there.
+    fs::create_dir(directory.0.join("node.state.lock")).unwrap();
+    let _both = [lock(&directory.file()), lock(&directory.file())];
+    assert!(Lock::take(Path::new("/")).is_err(), "it names no file");
+}
+
+#[test]
+fn a_node_holds_the_lock_until_it_is_closed_and_has_saved() {
+    let directory = Directory::new();
+    let path = directory.file();
+    for _ in 0..20 {
+        let node = node(None);
+        node.keep_state(lock(&path), SAVE_INTERVAL).unwrap();
+        assert!(Lock::take(&path).is_err());
+        node.close();
+        assert_eq!(loaded(&path).port, node.address().port());
+        drop(lock(&path));
+    }
+}
+
 #[cfg(unix)]
 mod on_unix {
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -287,6 +342,22 @@ mod on_unix {
         assert_eq!(state::load(&elsewhere.file()).unwrap(), Some(Ok(memory())));
         assert_eq!(elsewhere.names(), ["node.state", "node.state.bad"]);
         assert_eq!(directory.names(), ["node.state"]);
+    }
+
+    #[test]
+    fn two_paths_to_one_file_have_one_lock() {
+        let directory = Directory::new();
+        let elsewhere = Directory::new();
+        let link = directory.file();
+        symlink(elsewhere.file(), &link).unwrap();
+        let through_directory = directory.0.join("elsewhere");
+        symlink(&elsewhere.0, &through_directory).unwrap();
+        let first = lock(&link);
+        for path in [elsewhere.file(), through_directory.join("node.state")] {
+            assert!(Lock::take(&path).is_err(), "{}", path.display());
+        }
+        drop(first);
+        drop(lock(&elsewhere.file()));
     }
 
     #[test]
@@ -333,6 +404,10 @@ fn join(node: &Node, seed: &Node) {
     assert!(contacts > 0);
 }
 
+fn lock(path: &Path) -> Lock {
+    Lock::take(path).expect("nobody else uses it")
+}
+
 fn loaded(path: &Path) -> Memory {
     state::load(path).expect("it can be read").expect("a file").expect("a state file")
 }
@@ -352,7 +427,7 @@ fn wait_until(what: impl Fn() -> bool) {
 fn what_a_node_has_joined_is_saved_long_before_the_interval_is_over() {
     let directory = Directory::new();
     let (first, other) = (node(None), node(None));
-    first.keep_state(directory.file(), SAVE_INTERVAL).unwrap();
+    first.keep_state(lock(&directory.file()), SAVE_INTERVAL).unwrap();
     join(&first, &other);
     // Nothing is there before the first save.
     wait_until(
@@ -365,7 +440,7 @@ fn a_restarted_node_is_the_same_and_joins_without_a_seed() {
     let directory = Directory::new();
     let others = [node(None), node(None), node(None)];
     let first = node(None);
-    first.keep_state(directory.file(), SAVE_INTERVAL).unwrap();
+    first.keep_state(lock(&directory.file()), SAVE_INTERVAL).unwrap();
     others.iter().for_each(|other| join(&first, other));
     first.close();
 
@@ -387,8 +462,9 @@ fn a_node_saves_by_itself_when_it_is_closed_and_when_it_is_asked() {
     let (node, other) = (node(None), node(None));
     let path = directory.file();
     assert!(matches!(node.save(), Err(SaveError::NoFile)));
-    node.keep_state(path.clone(), Duration::from_millis(1)).unwrap();
-    assert!(node.keep_state(path.clone(), SAVE_INTERVAL).is_err(), "a second time");
+    node.keep_state(lock(&path), Duration::from_millis(1)).unwrap();
+    let other_file = directory.0.join("other.state");
+    assert!(node.keep_state(lock(&other_file), SAVE_INTERVAL).is_err(), "a second time");
     wait_until(|| path.exists());
     assert_eq!(loaded(&path).contacts, []);
     join(&node, &other);
@@ -411,7 +487,7 @@ fn a_node_that_reaches_nobody_keeps_the_contacts_of_the_last_run() {
     dead.close();
     let remembered = vec![Contact { id: dead.id(), endpoint: dead.address().into() }];
     let lonely = node(None);
-    lonely.keep_state(directory.file(), SAVE_INTERVAL).unwrap();
+    lonely.keep_state(lock(&directory.file()), SAVE_INTERVAL).unwrap();
     lonely.recall(remembered.clone()).unwrap();
     lonely.close();
     assert_eq!(loaded(&directory.file()).contacts, remembered);
@@ -426,7 +502,7 @@ fn a_failure_to_save_is_told_once_and_once_more_after_a_success() {
     let node = node(None);
     let (sender, lines) = bounded(100);
     node.log_to(sender);
-    node.keep_state(path.clone(), Duration::from_millis(1)).unwrap();
+    node.keep_state(lock(&path), Duration::from_millis(1)).unwrap();
     let Line { level, text } = lines.recv().unwrap();
     let port = node.address().port();
     let expected = format!("node on port {port}: cannot write the state file {}: ", path.display());
@@ -448,8 +524,8 @@ fn that_the_last_save_fails_is_told_before_close_returns() {
     let node = node(None);
     let (sender, lines) = bounded(100);
     node.log_to(sender);
-    node.keep_state(directory.0.join("no such directory").join("node.state"), SAVE_INTERVAL)
-        .unwrap();
+    let missing = directory.0.join("no such directory").join("node.state");
+    node.keep_state(lock(&missing), SAVE_INTERVAL).unwrap();
     node.close();
     assert!(lines.try_recv().is_ok());
 }
@@ -460,7 +536,7 @@ fn a_hundred_nodes_save_when_they_are_closed_together() {
     let nodes: Vec<Node> = (0..100).map(|_| node(None)).collect();
     let path = |at: usize| directory.0.join(at.to_string());
     for (at, node) in nodes.iter().enumerate() {
-        node.keep_state(path(at), SAVE_INTERVAL).unwrap();
+        node.keep_state(lock(&path(at)), SAVE_INTERVAL).unwrap();
     }
     Node::close_all(nodes.iter());
     for (at, node) in nodes.iter().enumerate() {

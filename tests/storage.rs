@@ -257,7 +257,7 @@ fn a_sample_is_of_those_that_are_wanted_and_alive() {
         store(&mut storage, at(n.into()), 1, public(n)).unwrap();
     }
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let is_even = |peer: &Endpoint| peer.ip_bytes()[15] % 2 == 0;
+    let is_even = |peer: &Endpoint| peer.ip_bytes()[15].is_multiple_of(2);
     let (peers, total) = storage.sample::<100>(at(30) + LIFE, id(1), 100, is_even, &mut rng);
     let expected: Vec<Endpoint> = (31..60).filter(|n| n % 2 == 0).map(public).collect();
     assert_eq!(total, 14);

@@ -105,21 +105,23 @@ class Swarm(BaseSwarm):
         cipher: what is done with the key. ``"sealed"`` is XChaCha20-Poly1305 over whole packets.
             ``"chacha20"`` is v0.1's, for networks with nodes of v0.1: it hides what packets say,
             but not from whom they are, and it does not notice when they are changed.
-        state_path: the path of a file that keeps the node's id and its good contacts, so that it
-            comes back as the same node and joins without `bootstrap`; lookups wait for that, too.
-            It is made where there is none, and saved seconds after the start, then less often, at
-            last every 5 minutes, and when the node is closed. One node at a time may use it. Where
-            `node_id` is given, that is the id. A file that is no state file, damaged or of a later
-            KadePy gives a `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it,
-            and the node starts afresh.
+        state_path: the path of a file that keeps the node's id, its port and its good contacts, so
+            that it comes back as the same node and joins without `bootstrap`; lookups wait for
+            that, too. Where `port` is not given, the node takes the kept one if it is free. The
+            file is made where there is none, and saved seconds after the start, then less often, at
+            last every 5 minutes, and when the node is closed. One node at a time may use it; an
+            empty file with ``.lock`` behind its name holds the lock. Where `node_id` is given, that
+            is the id. A file that is no state file, damaged or of a later KadePy gives a
+            `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it, and the node
+            starts afresh.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``. `logging` may be set up at any
     time; until then Python shows warnings and errors on stderr.
 
     Raises:
-        OSError: the address cannot be bound, or the file at `state_path` cannot be read or made;
-            with its errno.
+        OSError: the address cannot be bound, or the file at `state_path` cannot be read or made,
+            or another node uses it (``EBUSY``); with its errno.
         ValueError, TypeError: a bad argument; the message says which, what came and what is
             allowed.
 
@@ -320,7 +322,7 @@ class Swarm(BaseSwarm):
         self._node.set_callback(fn)
 
     def save(self) -> None:
-        """Saves the node's id and contacts to the file at `state_path` now.
+        """Saves the node's id, port and contacts to the file at `state_path` now.
 
         The node does so by itself every 5 minutes, more often in the first, and when it is closed;
         where that fails, it logs

@@ -26,7 +26,7 @@ pub struct Home {
     pub join: Option<OpId>,
     /// Lookups that wait for a join, because nobody is known yet.
     pub held: Vec<OpId>,
-    /// Whether there are contacts that no join has asked, so that one begins whoever is known.
+    /// Whether a join begins whoever is known: some contacts were never asked, or not since a sleep.
     is_due: bool,
     next_try: Time,
     /// The wait after the next failure; zero before the first.
@@ -51,6 +51,12 @@ impl Home {
     pub fn hurry(&mut self, now: Time) {
         self.is_due = true;
         self.next_try = now;
+    }
+
+    /// Has the node join again: what failed before a sleep may go well after it.
+    pub fn resumed(&mut self, now: Time) {
+        self.backoff = Duration::ZERO;
+        self.hurry(now);
     }
 
     /// When the next join begins; `is_alone` says whether the node knows nobody.

@@ -240,7 +240,10 @@ impl Requests {
             None => return None,
         };
         let Request { to, id, question, sent, .. } = self.open.get(&txid)?.request;
+        // Its time may be over before anybody has looked, as after a suspend, and what its round
+        // trip says of the network is wrong then.
         let matches = to == from
+            && now < sent + self.timeout
             && question.is_answered_by(&reply.body)
             && id.is_none_or(|id| id == reply.sender);
         if !matches {

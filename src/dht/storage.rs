@@ -74,12 +74,12 @@ impl Storage {
     pub fn store(&mut self, now: Time, topic: NodeId, peer: Endpoint) -> Result<(), StoreError> {
         let key = self.own.distance(&topic);
         let record = Record { peer, stored: now };
-        if let Some(records) = self.topics.get_mut(&key) {
-            if let Some(at) = records.iter().position(|record| record.peer == peer) {
-                records.remove(at);
-                records.push(record);
-                return Ok(());
-            }
+        if let Some(records) = self.topics.get_mut(&key)
+            && let Some(at) = records.iter().position(|record| record.peer == peer)
+        {
+            records.remove(at);
+            records.push(record);
+            return Ok(());
         }
         if !peer.is_local()
             && self.per_ip.get(peer.ip_bytes()).is_some_and(|&n| n >= self.per_ip_max)

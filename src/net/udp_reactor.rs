@@ -7,11 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+use super::clock::Clock;
 use super::socket::{Local, Remedy, Socket, remedy};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
@@ -30,11 +31,21 @@ const REBIND_MAX: Duration = Duration::from_secs(30);
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
 
+/// The longest that the thread waits at once. The system's wait stands still in a suspend: what was
+/// left of it is still left when the machine wakes.
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// A thread that wakes so much later than it was to was not merely kept waiting by a busy machine: the
+/// machine was suspended, or the process stopped.
+const OVERSLEPT_MIN: Duration = Duration::from_secs(5);
+
 /// What the reactor serves.
 pub trait Host: Send + Sync + 'static {
     /// Works on a batch, which may be empty, and sends what comes of it, for which `out` is empty
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
+
+    /// The machine was suspended, or the process stopped, and goes on.
+    fn resumed(&self);
 
     /// The socket was lost, could not be bound again, or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
@@ -111,7 +122,7 @@ pub struct Link {
     address: SocketAddr,
     receive_buffer: usize,
     receive_room: usize,
-    started: Instant,
+    clock: Clock,
     is_lost: AtomicBool,
     is_closing: AtomicBool,
     send_failures: AtomicU64,
@@ -138,8 +149,6 @@ impl Reactor {
         let address = socket.local_address()?;
         let receive_room = socket.receive_room();
         let descriptor = AtomicI32::new(socket.descriptor());
-        #[expect(clippy::disallowed_methods, reason = "the epoch of this driver's time")]
-        let started = Instant::now();
         let link = Link {
             socket: Mutex::new(Some(Arc::new(socket))),
             descriptor,
@@ -147,7 +156,7 @@ impl Reactor {
             receive_buffer,
             receive_room,
             waker: Mutex::new(Some(Arc::new(waker))),
-            started,
+            clock: Clock::start(),
             is_lost: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             send_failures: AtomicU64::new(0),
@@ -207,15 +216,19 @@ impl Reactor {
                 }
                 rebinding = Some(link.now() + rebind_wait);
             }
-            let wake_at = [deadline, rebinding].into_iter().flatten().min();
+            let now = link.now();
+            let longest = now + WAIT_MAX;
             // A full batch says that more is waiting, for which the poll would not wake again.
-            let timeout =
-                if is_full { Some(Duration::ZERO) } else { wake_at.map(|at| at - link.now()) };
-            if let Err(error) = self.poll.poll(&mut events, timeout) {
+            let due = is_full.then_some(now);
+            let wake_at = [due, deadline, rebinding].into_iter().flatten().fold(longest, Time::min);
+            if let Err(error) = self.poll.poll(&mut events, Some(wake_at - now)) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
                     std::thread::sleep(REBIND_MIN);
                 }
+            }
+            if link.now() - wake_at > OVERSLEPT_MIN {
+                host.resumed();
             }
         }
     }
@@ -299,9 +312,9 @@ impl Link {
         self.receive_room
     }
 
-    /// The time since the socket was bound.
+    /// The time since the socket was bound, suspends of the machine included.
     pub fn now(&self) -> Time {
-        Time::ZERO + self.started.elapsed()
+        self.clock.now()
     }
 
     /// Sends datagrams from the calling thread; those that answer one of `batch` leave from the

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -11,7 +12,7 @@ use log::Level;
 use thiserror::Error;
 
 use super::{CommandError, Node, Shared};
-use crate::state::{self, CONTACTS_MAX, Memory};
+use crate::state::{self, CONTACTS_MAX, Lock, Memory};
 
 /// How often a node saves by itself: what a crash may cost is the contacts of so long.
 pub const SAVE_INTERVAL: Duration = Duration::from_secs(300);
@@ -43,35 +44,38 @@ pub enum SaveError {
 /// Where a node saves to.
 pub(super) struct StateFile {
     path: PathBuf,
+    /// The descriptor of the lock, or -1 when it is let go: for a forked child.
+    lock_descriptor: AtomicI32,
     /// Nothing is ever sent: it is disconnected when the thread has ended.
     saver_ended: Receiver<()>,
 }
 
 impl Node {
-    /// Saves the node's id and contacts to the file at `path` every `interval` and when the node is
-    /// closed, from now on and on a thread of its own.
+    /// Saves the node's id, port and contacts to the file of `lock` every `interval` and when the node
+    /// is closed, from now on and on a thread of its own. Then it lets go of the lock.
     ///
-    /// One node at a time may use a file. What it holds already is the caller's to read
-    /// ([`state::load`]) and to give to the node ([`Node::recall`]).
+    /// What the file holds already is the caller's to read ([`state::load`]) under the lock, and to
+    /// give to the node ([`Node::recall`]).
     ///
     /// # Errors
     ///
     /// The system's, where it gives no thread; `AlreadyExists` at the second call.
-    pub fn keep_state(&self, path: PathBuf, interval: Duration) -> io::Result<()> {
-        // The process may go to another directory.
-        let path = std::path::absolute(path)?;
+    pub fn keep_state(&self, lock: Lock, interval: Duration) -> io::Result<()> {
         let (saver_lives, saver_ended) = bounded::<()>(0);
+        let lock_descriptor = AtomicI32::new(lock.descriptor());
         self.shared
             .file
-            .set(StateFile { path, saver_ended })
+            .set(StateFile { path: lock.path().to_owned(), lock_descriptor, saver_ended })
             .map_err(|_| io::Error::new(io::ErrorKind::AlreadyExists, "it keeps one already"))?;
         let shared = Arc::clone(&self.shared);
         let name = format!("kadepy-saver-{}", self.address().port());
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             shared.keep_saving(interval);
+            shared.forget_lock();
+            drop(lock);
             drop(saver_lives);
         });
-        spawned.map(drop)
+        spawned.map(drop).inspect_err(|_| self.shared.forget_lock())
     }
 
     /// Saves now, on the calling thread.
@@ -91,6 +95,19 @@ impl Shared {
         if let Some(file) = self.file.get() {
             // It fails at once when the thread has ended, and else at the deadline.
             let _ = file.saver_ended.recv_deadline(deadline);
+        }
+    }
+
+    /// The descriptor of the lock on the state file, where a fork copies it and while it is held. It
+    /// takes no lock.
+    pub(super) fn lock_descriptor(&self) -> Option<i32> {
+        let descriptor = self.file.get()?.lock_descriptor.load(Ordering::Acquire);
+        (descriptor >= 0).then_some(descriptor)
+    }
+
+    fn forget_lock(&self) {
+        if let Some(file) = self.file.get() {
+            file.lock_descriptor.store(-1, Ordering::Release);
         }
     }
 
@@ -118,7 +135,7 @@ impl Shared {
         let id = state.engine.id();
         let contacts = state.engine.remembered(self.link.now(), CONTACTS_MAX);
         drop(state);
-        state::write(path, &Memory::new(id, contacts))
+        state::write(path, &Memory::new(id, self.link.address().port(), contacts))
             .map_err(|error| SaveError::File { path: path.clone(), error })
     }
 }

@@ -86,8 +86,13 @@ pub fn bind_error(address: SocketAddr, error: &io::Error) -> PyErr {
 
 /// The `OSError` of a file, with its errno and the file's name, as the subclass for that.
 pub fn file_error(path: &Path, error: &io::Error) -> PyErr {
+    /// "Device or resource busy", the same on every system.
+    const EBUSY: i32 = 16;
     let (reason, name) = (reason(error), path.as_os_str().to_owned());
     match error.raw_os_error() {
+        None if error.kind() == io::ErrorKind::ResourceBusy => {
+            PyOSError::new_err((EBUSY, reason, name))
+        }
         Some(code) if cfg!(windows) => PyOSError::new_err((0, reason, name, code)),
         Some(code) => PyOSError::new_err((code, reason, name)),
         None => PyOSError::new_err(format!("{}: {reason}", path.display())),

@@ -52,10 +52,11 @@ pub fn install_hooks(py: Python<'_>) -> PyResult<()> {
 }
 
 impl Handle {
-    /// Makes a node, and has the interpreter's exit and forks looked after.
+    /// Makes a node, and has the interpreter's exit and forks looked after. Before the
+    /// port of `address`, `former_port` is tried, unless it is 0.
     pub fn start(
         py: Python<'_>,
-        address: SocketAddr,
+        (address, former_port): (SocketAddr, u16),
         id: Option<crate::NodeId>,
         network: &Network,
         config: Config,
@@ -70,8 +71,13 @@ impl Handle {
         }
         install_hooks(py)?;
         in_python(|| py.import("kadepy._log")?.getattr("start")?.call0().map(drop))?;
-        let node = detached(py, || Node::start(address, id, network, config.clone()))
-            .map_err(|error| classes::bind_error(address, &error))?;
+        let start = |address| Node::start(address, id, network, config.clone());
+        let node = detached(py, || match former_port {
+            0 => start(address),
+            // Whatever keeps it from that port need not keep it from another.
+            port => start((address.ip(), port).into()).or_else(|_| start(address)),
+        })
+        .map_err(|error| classes::bind_error(address, &error))?;
         let node = Arc::new(node);
         if let Some(lines) = lines::sender() {
             // Before there is anything to tell.
@@ -169,7 +175,8 @@ pub fn _close_all(py: Python<'_>, daemons: Vec<u64>) {
     drop(nodes);
 }
 
-/// Marks every node as the parent's, in a forked child; gives the descriptors of their sockets.
+/// Marks every node as the parent's, in a forked child; gives the descriptors of their sockets and of
+/// the locks on their state files.
 #[pyfunction]
 pub fn _abandon_all() -> Vec<i32> {
     let mut descriptors = Vec::new();
@@ -181,9 +188,10 @@ pub fn _abandon_all() -> Vec<i32> {
         return descriptors;
     };
     for handle in nodes.iter().filter_map(Weak::upgrade) {
+        let held = descriptors.len();
+        descriptors.extend(handle.node.descriptors());
         // A closed one has none, and stays what it is.
-        if let Some(descriptor) = handle.node.descriptor() {
-            descriptors.push(descriptor);
+        if descriptors.len() > held {
             handle.node.abandon();
         }
         std::mem::forget(handle);

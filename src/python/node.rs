@@ -50,6 +50,9 @@ impl PyNode {
         let state_path = convert::path("state_path", state_path)?;
         let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
         let id = id.or_else(|| state_file.as_ref()?.id());
+        // A port that was asked for is the one and only.
+        let former_port = state_file.as_ref().filter(|_| port == 0).map_or(0, StateFile::port);
+        let address = (address, former_port);
         let handle = Handle::start(py, address, id, &network, config, is_default)?;
         let recalled = state_file.map(|file| file.hand_to(py, &handle.node)).transpose()?;
         if !targets.is_empty() {

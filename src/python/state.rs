@@ -11,21 +11,27 @@ use super::classes;
 use super::detach::{detached, in_python};
 use crate::id::NodeId;
 use crate::node::{Node, SAVE_INTERVAL};
-use crate::state::{self, Memory};
+use crate::state::{self, Lock, Memory};
 use crate::wire::message::Contact;
 
 /// A state file that a node is to keep.
 pub struct StateFile {
-    path: PathBuf,
+    lock: Lock,
     /// What it held.
     memory: Option<Memory>,
 }
 
 impl StateFile {
-    /// Reads the file, if there is one; one that does not verify is moved aside, with a warning.
+    /// Locks the file and reads it, if there is one; one that does not verify is moved aside, with a
+    /// warning.
     pub fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let loaded = detached(py, || state::load(&path));
-        let memory = match loaded.map_err(|error| classes::file_error(&path, &error))? {
+        let opened = detached(py, || {
+            let lock = Lock::take(&path)?;
+            let loaded = state::load(&path)?;
+            Ok((lock, loaded))
+        });
+        let (lock, loaded) = opened.map_err(|error| classes::file_error(&path, &error))?;
+        let memory = match loaded {
             None => None,
             Some(Ok(memory)) => Some(memory),
             Some(Err(invalid)) => {
@@ -40,7 +46,7 @@ impl StateFile {
                 None
             }
         };
-        Ok(Self { path, memory })
+        Ok(Self { lock, memory })
     }
 
     /// The id in it.
@@ -48,18 +54,25 @@ impl StateFile {
         self.memory.as_ref().map(|memory| memory.id)
     }
 
+    /// The port in it; 0 if there is none.
+    pub fn port(&self) -> u16 {
+        self.memory.as_ref().map_or(0, |memory| memory.port)
+    }
+
     /// Has `node` keep the file from now on; gives the contacts in it.
     pub fn hand_to(self, py: Python<'_>, node: &Node) -> PyResult<Vec<Contact>> {
-        let Self { path, memory } = self;
+        let Self { lock, memory } = self;
+        let path = lock.path().to_owned();
         let is_new = memory.as_ref().is_none_or(|memory| memory.id != node.id());
         let contacts = memory.map_or_else(Vec::new, |memory| memory.contacts);
         detached(py, || {
             if is_new {
                 // An id that others get to know must not be lost. A file that holds it may also lie
                 // where nothing can be written.
-                state::write(&path, &Memory::new(node.id(), contacts.clone()))?;
+                let port = node.address().port();
+                state::write(&path, &Memory::new(node.id(), port, contacts.clone()))?;
             }
-            node.keep_state(path.clone(), SAVE_INTERVAL)
+            node.keep_state(lock, SAVE_INTERVAL)
         })
         .map_err(|error| classes::file_error(&path, &error))?;
         Ok(contacts)

@@ -125,7 +125,7 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
     }
     let address = ([0, 0, 0, 0], port).into();
     let network = NETWORK.lock().clone();
-    let handle = Handle::start(py, address, None, &network, Config::default(), true)?;
+    let handle = Handle::start(py, (address, 0), None, &network, Config::default(), true)?;
     let network = NETWORK.lock();
     // The key may have been changed while the node was made. One that the exit has closed has no use
     // for it.

@@ -65,11 +65,11 @@ pub struct Duplication(pub f64);
 
 impl Fault for Duplication {
     fn strike(&mut self, flight: &mut Flight, rng: &mut dyn Rng) {
-        if share(rng) < self.0 {
-            if let Some(&first) = flight.copies.first() {
-                // Beyond the most there may be it makes no difference.
-                let _ = flight.copies.try_push(first.mul_f64(1.0 + share(rng)));
-            }
+        if share(rng) < self.0
+            && let Some(&first) = flight.copies.first()
+        {
+            // Beyond the most there may be it makes no difference.
+            let _ = flight.copies.try_push(first.mul_f64(1.0 + share(rng)));
         }
     }
 }

@@ -149,6 +149,75 @@ fn what_is_joined_never_expires_though_a_fifth_of_datagrams_is_lost() {
     }
 }
 
+/// Has a node sleep, by a clock that goes on, and wake.
+fn suspend(network: &mut Network, at: Endpoint, span: Duration) {
+    network.dead = vec![at];
+    network.run(span);
+    network.dead.clear();
+    network.sent.clear();
+    network.command(at, |node, now, out| node.resumed(now, out));
+}
+
+#[test]
+fn after_a_suspend_of_any_length_a_topic_is_announced_at_once() {
+    for span in [MINUTE, 5 * MINUTE, HOUR, 100 * HOUR] {
+        let mut network = network(seed(30), 5, Config::default());
+        let op = join(&mut network, public(3), TOPIC, Some(80));
+        // In the middle of the longest pause.
+        network.run(HOUR);
+        suspend(&mut network, public(3), span);
+        network.run(10 * SECOND);
+        let stands = Membership { topic: TOPIC, port: Some(80), confirmed: Some(4), peers: 0 };
+        assert_eq!(membership(&network, public(3), op), stands);
+        let announced = network
+            .sent
+            .iter()
+            .filter(|(from, _, datagram)| *from == public(3) && datagram[0] == ANNOUNCE);
+        assert_eq!(announced.count(), 4, "after {span:?}");
+        network.nodes[&public(3)].check_invariants();
+    }
+}
+
+#[test]
+fn a_round_that_a_suspend_has_cut_is_made_anew() {
+    let mut network = network(seed(31), 5, Config::default());
+    let op = join(&mut network, public(3), TOPIC, Some(80));
+    // Its questions are under way.
+    network.command(public(3), |_, _, _| ());
+    assert_eq!(membership(&network, public(3), op).confirmed, None);
+    suspend(&mut network, public(3), HOUR);
+    network.run(5 * SECOND);
+    assert_eq!(membership(&network, public(3), op).confirmed, Some(4));
+}
+
+#[test]
+fn a_node_that_was_suspended_asks_its_contacts_whether_they_are_still_there() {
+    const PING: u8 = 0;
+    let mut network = network(seed(34), 5, Config::default());
+    suspend(&mut network, public(3), MINUTE);
+    let contacts: BTreeSet<Endpoint> =
+        network.nodes[&public(3)].table().entries().map(|entry| entry.contact.endpoint).collect();
+    let mut asked = BTreeSet::new();
+    for (from, to, datagram) in &network.sent {
+        if (*from, datagram[0]) == (public(3), PING) {
+            asked.insert(*to);
+        }
+    }
+    assert_eq!((asked.len(), &asked), (4, &contacts));
+}
+
+#[test]
+fn a_node_that_was_suspended_asks_its_seed_whoever_it_knows() {
+    const FIND_NODE: u8 = 2;
+    let mut network = network(seed(32), 5, Config::default());
+    suspend(&mut network, public(3), MINUTE);
+    let asked = |to: Endpoint| {
+        let mut sent = network.sent.iter();
+        sent.any(|(from, at, datagram)| (*from, *at, datagram[0]) == (public(3), to, FIND_NODE))
+    };
+    assert!(asked(public(0)));
+}
+
 #[test]
 fn a_peer_is_new_once_and_again_after_it_was_forgotten() {
     let life = 30 * SECOND;

@@ -4,6 +4,7 @@ missing, damaged, or cannot be written; its bytes are left to `tests/state.rs`."
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import logging
 import os
@@ -46,6 +47,11 @@ def read_state(path: Path) -> tuple[bytes, int]:
     return body[23:55], contacts
 
 
+def names(path: Path) -> list[str]:
+    """What is in the directory of a state file, but for the file that its lock is on, which stays."""
+    return sorted(name for name in os.listdir(path.parent) if not name.endswith(".lock"))
+
+
 def state_of(node_id: bytes, version: int = 1, contacts: bytes = b"") -> bytes:
     body = b"kadepy state %d\n" % version + bytes(8) + node_id + contacts
     return body + hashlib.sha256(body).digest()
@@ -56,6 +62,12 @@ def path(tmp_path: Path) -> Path:
     directory = tmp_path / "state"
     directory.mkdir()
     return directory / "node.state"
+
+
+@pytest.fixture
+def port(make_swarm: Make) -> int:
+    with make_swarm() as swarm:
+        return swarm.port
 
 
 @pytest.fixture
@@ -130,7 +142,7 @@ def test_the_file_is_made_at_once_and_only_its_owner_can_read_it(
     assert read_state(path) == (swarm.id, 0)
     if sys.platform != "win32":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert os.listdir(path.parent) == [path.name]
+    assert names(path) == [path.name]
 
 
 def test_a_relative_path_stays_what_it_was(
@@ -149,6 +161,177 @@ def test_a_name_that_is_no_text_is_a_name(make_swarm: Make, path: Path) -> None:
     odd = path.with_name(os.fsdecode(b"\xff.state"))
     swarm = make_swarm(state_path=odd)
     assert read_state(odd)[0] == swarm.id
+
+
+# --- the port ---------------------------------------------------------------------------------
+
+
+def test_a_restart_keeps_the_port_unless_another_is_asked_for(
+    make_swarm: Make, path: Path, port: int
+) -> None:
+    with make_swarm(state_path=path) as swarm:
+        pass
+    for _ in range(3):
+        with make_swarm(state_path=path) as again:
+            assert again.port == swarm.port
+    with make_swarm(port, state_path=path) as elsewhere:
+        assert elsewhere.port == port
+    # The last one counts.
+    with make_swarm(state_path=path) as again:
+        assert (again.port, again.id) == (port, swarm.id)
+
+
+def test_a_remembered_port_that_is_taken_gives_another(make_swarm: Make, path: Path) -> None:
+    with make_swarm(state_path=path) as swarm:
+        pass
+    other = make_swarm(swarm.port)
+    with make_swarm(state_path=path) as again:
+        assert again.port != other.port
+        assert again.id == swarm.id
+    with pytest.raises(OSError, match="in use"):
+        make_swarm(other.port, state_path=path)
+
+
+def test_a_file_without_a_port_is_read(make_swarm: Make, path: Path) -> None:
+    path.write_bytes(state_of(bytes(31) + b"x"))
+    with make_swarm(state_path=path) as swarm:
+        assert swarm.id == bytes(31) + b"x"
+    with make_swarm(state_path=path) as again:
+        assert again.port == swarm.port
+
+
+# --- the lock ---------------------------------------------------------------------------------
+
+HOLDING = """
+import sys
+from kadepy import Swarm
+swarm = Swarm(host="127.0.0.1", state_path=sys.argv[1])
+print(swarm.port)
+sys.stdin.readline()
+"""
+
+
+def assert_in_use(path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(path.name)) as told:
+        Swarm(host="127.0.0.1", state_path=path)
+    assert "another node uses" in str(told.value)
+    assert "close" in str(told.value)
+    assert (told.value.errno, told.value.filename) == (errno.EBUSY, str(path))
+
+
+def test_a_second_node_of_the_process_is_refused_until_the_first_is_closed(
+    make_swarm: Make, path: Path
+) -> None:
+    for _ in range(20):
+        with make_swarm(state_path=path) as swarm:
+            assert_in_use(path)
+            swarm.save()
+            assert_in_use(path)
+
+
+def test_another_process_s_node_is_refused_and_one_that_was_killed_is_not_in_the_way(
+    start: Start, path: Path
+) -> None:
+    ports = set()
+    for _ in range(2):
+        child = start(HOLDING, path)
+        ports.add(int(child.line()))
+        assert_in_use(path)
+        child.process.kill()
+        child.wait()
+    with Swarm(host="127.0.0.1", state_path=path) as swarm:
+        assert ports == {swarm.port}
+
+
+def test_a_node_that_could_not_be_made_holds_no_lock(
+    make_swarm: Make, swarm: Swarm, path: Path
+) -> None:
+    for _ in range(2):
+        with pytest.raises(OSError, match="in use"):
+            make_swarm(swarm.port, state_path=path)
+    with pytest.raises(OSError, match="192.0.2.1"):
+        Swarm(host="192.0.2.1", state_path=path)
+    make_swarm(state_path=path)
+
+
+def test_a_node_that_is_dropped_lets_go_of_the_lock(path: Path) -> None:
+    for _ in range(3):
+        swarm = Swarm(host="127.0.0.1", state_path=path)
+        with pytest.warns(ResourceWarning, match=str(swarm.port)):
+            del swarm
+            gc.collect()
+
+
+LOCK_FORK = """
+import os, sys, warnings
+from kadepy import Swarm
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
+swarm = Swarm(host="127.0.0.1", state_path=sys.argv[1])
+reading, writing = os.pipe()
+child = os.fork()
+if child == 0:
+    try:
+        Swarm(host="127.0.0.1", state_path=sys.argv[1])
+    except OSError as error:
+        print("another node" in str(error))
+    swarm.close()
+    del swarm
+    os.read(reading, 1)
+    # What the parent has let go of by now, though this process lives.
+    with Swarm(host="127.0.0.1", state_path=sys.argv[1]):
+        print("child")
+    os._exit(0)
+sys.stdin.readline()
+try:
+    Swarm(host="127.0.0.1", state_path=sys.argv[1])
+except OSError as error:
+    print("another node" in str(error))
+for _ in range(2):
+    swarm.close()
+    swarm = Swarm(host="127.0.0.1", state_path=sys.argv[1])
+swarm.close()
+print("parent")
+os.write(writing, b"x")
+os.waitpid(child, 0)
+"""
+
+
+@on_posix
+def test_a_forked_child_neither_holds_the_lock_nor_lets_go_of_it(start: Start, path: Path) -> None:
+    parent = start(LOCK_FORK, path)
+    assert parent.line() == "True"
+    parent.tell()
+    assert [parent.line() for _ in range(3)] == ["True", "parent", "child"]
+    assert (parent.wait(), parent.stderr) == (0, "")
+
+
+KILLED_PARENT = """
+import os, sys, time, warnings
+from kadepy import Swarm
+
+warnings.simplefilter("ignore", DeprecationWarning)
+swarm = Swarm(host="127.0.0.1", state_path=sys.argv[1])
+if os.fork() == 0:
+    print(os.getpid())
+    time.sleep(600)
+sys.stdin.readline()
+"""
+
+
+@on_posix
+def test_a_child_that_outlives_a_killed_parent_does_not_keep_its_lock(
+    start: Start, make_swarm: Make, path: Path
+) -> None:
+    parent = start(KILLED_PARENT, path)
+    orphan = int(parent.line())
+    try:
+        assert_in_use(path)
+        parent.process.kill()
+        parent.process.wait()
+        make_swarm(state_path=path)
+    finally:
+        os.kill(orphan, signal.SIGKILL)
 
 
 # --- saving -----------------------------------------------------------------------------------
@@ -174,7 +357,7 @@ def test_saves_from_eight_threads_do_not_collide(make_swarm: Make, path: Path) -
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(save) for _ in range(8)]:
             done.result()
-    assert os.listdir(path.parent) == [path.name]
+    assert names(path) == [path.name]
 
 
 def test_without_a_state_path_save_says_what_to_do(swarm: Swarm) -> None:
@@ -195,7 +378,7 @@ def test_a_save_that_fails_is_an_os_error_with_the_file_s_name(
         swarm.save()
     assert told.value.filename == str(path)
     assert told.value.errno in ((errno.EACCES,) if sys.platform == "win32" else (errno.EISDIR,))
-    assert os.listdir(path.parent) == [path.name]
+    assert names(path) == [path.name]
     path.rmdir()
     swarm.save()
     swarm.close()
@@ -255,20 +438,14 @@ def test_a_path_is_a_str_or_a_path_like(path: Path) -> None:
 
 def refused(port: int, path: Path) -> OSError:
     """What the constructor raises; it leaves no socket, no thread and no file."""
-    before = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    before = names(path) if path.parent.is_dir() else []
     threads = set(threading.enumerate())
     with pytest.raises(OSError, match=re.escape(path.name)) as told:
         Swarm(port, host="127.0.0.1", state_path=path)
     wait_until(lambda: can_bind(port))
     wait_until(lambda: threads.issuperset(threading.enumerate()))
-    assert (sorted(path.parent.iterdir()) if path.parent.is_dir() else []) == before
+    assert (names(path) if path.parent.is_dir() else []) == before
     return told.value
-
-
-@pytest.fixture
-def port(make_swarm: Make) -> int:
-    with make_swarm() as swarm:
-        return swarm.port
 
 
 def test_a_directory_is_refused(port: int, path: Path) -> None:
@@ -368,7 +545,7 @@ def test_what_does_not_verify_is_moved_aside_with_a_warning(
         assert words in str(warning.message)
     assert aside.read_bytes() == content
     assert read_state(path) == (swarm.id, 0)
-    assert sorted(os.listdir(path.parent)) == ["node.state", "node.state.bad"]
+    assert names(path) == ["node.state", "node.state.bad"]
 
 
 def test_the_warning_points_to_the_line_that_makes_the_swarm(path: Path) -> None:
@@ -466,7 +643,7 @@ def test_a_file_that_may_not_grow_leaves_the_old_one(start: Start, path: Path) -
     assert child.wait() == 0
     assert read_state(path)[0] == bytes(31) + b"x"
     assert path.stat().st_ino == before
-    assert os.listdir(path.parent) == [path.name]
+    assert names(path) == [path.name]
 
 
 FULL = """
@@ -549,7 +726,7 @@ def test_a_process_that_ends_saves(start: Start, swarm: Swarm, path: Path, how: 
     assert child.line() == "ready"
     assert child.wait() == status
     assert read_state(path)[1] == 1
-    assert os.listdir(path.parent) == [path.name]
+    assert names(path) == [path.name]
 
 
 @on_posix
@@ -598,4 +775,4 @@ def test_a_forked_child_writes_nothing(start: Start, path: Path) -> None:
     parent = start(FORK, path)
     assert [parent.line() for _ in range(4)] == ["True", "7", "True", "False"]
     assert (parent.wait(), parent.stderr) == (0, "")
-    assert os.listdir(path.parent) == [path.name]
+    assert names(path) == [path.name]

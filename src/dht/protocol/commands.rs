@@ -302,6 +302,20 @@ impl Engine {
         }
     }
 
+    /// Does what a restart would, after a time in which the node could do nothing, as in a suspend of
+    /// the machine: asks its contacts whether they are still there, and at the next tick joins through
+    /// its seeds, whoever is known, and announces its memberships. What time has made due in between
+    /// comes by itself.
+    pub fn resumed(&mut self, now: Time, out: &mut Outbox) {
+        self.home.resumed(now);
+        self.renew_memberships(now);
+        let listed: Vec<Contact> = self.table.entries().map(|entry| entry.contact).collect();
+        for contact in listed {
+            // A question from before the sleep that is still open says nothing.
+            self.greet(now, contact, Purpose::Check, out);
+        }
+    }
+
     /// The contacts to [`Engine::recall`] in a later run, `max` at most, the one to ask first first.
     ///
     /// Those that answered last come first: they are the likeliest to be there still, and a join asks

@@ -213,11 +213,11 @@ impl Engine {
 
     /// Tells the task of a request that its answer is no longer accepted.
     pub(super) fn expire(&mut self, request: &Request) {
-        if let Purpose::Op(op) = request.purpose {
-            if let Some(task) = self.operations.get_mut(op) {
-                task.expired();
-                self.stir(op);
-            }
+        if let Purpose::Op(op) = request.purpose
+            && let Some(task) = self.operations.get_mut(op)
+        {
+            task.expired();
+            self.stir(op);
         }
     }
 

@@ -71,16 +71,19 @@ impl Engine {
         }
     }
 
-    /// Has every membership begin anew, in a network that knows nothing of what was before.
-    pub(super) fn restart_memberships(&mut self, now: Time) {
+    /// Makes all memberships due, those too whose round is under way and waits for old answers.
+    pub(super) fn renew_memberships(&mut self, now: Time) {
         let all: Vec<OpId> = self.operations.iter().map(|(op, _)| op).collect();
         for op in all {
             self.end_round(now, op);
         }
-        for (op, task) in self.operations.memberships() {
-            self.rounds.put_off(op, task, now);
-            task.restart();
-        }
+        self.hurry_memberships(now);
+    }
+
+    /// Has every membership begin anew, in a network that knows nothing of what was before.
+    pub(super) fn restart_memberships(&mut self, now: Time) {
+        self.renew_memberships(now);
+        self.operations.memberships().for_each(|(_, task)| task.restart());
         self.rounds.peers = 0;
     }
 
@@ -116,10 +119,10 @@ impl Engine {
 
     /// Notes that the owner takes an event: what it says of new members is told.
     pub(super) fn told(&mut self, event: &Event) {
-        if let &Event::Members { op } = event {
-            if let Some(task) = self.operations.membership_mut(op) {
-                task.is_told = false;
-            }
+        if let &Event::Members { op } = event
+            && let Some(task) = self.operations.membership_mut(op)
+        {
+            task.is_told = false;
         }
     }
 }

@@ -156,10 +156,11 @@ impl Engine {
         }
         // A node that has moved is taken in under its new address once the old one is silent.
         let listed = self.table.get(&request.sender).map(|entry| (entry.contact, entry.seen));
-        if let Some((listed, seen)) = listed {
-            if listed.endpoint != from && now - seen > FRESH {
-                self.check(now, listed, out);
-            }
+        if let Some((listed, seen)) = listed
+            && listed.endpoint != from
+            && now - seen > FRESH
+        {
+            self.check(now, listed, out);
         }
         let is_welcome = !request.trailer.is_some_and(|trailer| trailer.read_only)
             && self.table.has_use_for(&request.sender)

@@ -115,10 +115,10 @@ impl Announce {
 
     fn settle(&mut self, id: &NodeId, state: Storing) {
         let mut storers = self.storers.iter_mut().flatten();
-        if let Some(storer) = storers.find(|storer| storer.contact.id == *id) {
-            if storer.state != Storing::Confirmed {
-                storer.state = state;
-            }
+        if let Some(storer) = storers.find(|storer| storer.contact.id == *id)
+            && storer.state != Storing::Confirmed
+        {
+            storer.state = state;
         }
     }
 
