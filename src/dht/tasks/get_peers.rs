@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::step::{Answer, Verdict};
+use super::step::{Answer, Outcome, Verdict};
 use super::walk::Walk;
 use crate::config::Config;
 use crate::id::NodeId;
@@ -11,7 +11,7 @@ use crate::wire::message::Endpoint;
 
 /// A lookup for peers under way.
 pub struct GetPeers {
-    pub(super) walk: Walk,
+    pub walk: Walk,
     found: BTreeSet<Endpoint>,
     /// The most peers that it takes.
     max: usize,
@@ -36,5 +36,10 @@ impl GetPeers {
             }
         }
         fresh
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        let obstacle = self.walk.obstacle().filter(|_| self.found.is_empty());
+        obstacle.map_or(Outcome::Found, Outcome::Failed)
     }
 }
