@@ -286,6 +286,11 @@ impl Requests {
         self.close(newest).map(|open| open.request)
     }
 
+    /// The open request with this transaction id.
+    pub fn get(&self, txid: TxId) -> Option<Request> {
+        self.open.get(&txid).map(|open| open.request)
+    }
+
     /// Closes the request with this transaction id, whoever was asked.
     pub fn take(&mut self, txid: TxId) -> Option<Request> {
         self.close(txid).map(|open| open.request)
@@ -338,7 +343,8 @@ impl Requests {
     /// The request that a reply without a transaction id answers: the oldest that waits, or the newest
     /// that has expired.
     fn legacy(&self, from: Endpoint, reply: &Message<'_>) -> Option<TxId> {
-        let is_answered = |txid: &TxId| self.open[txid].request.question.is_answered_by(&reply.body);
+        let is_answered =
+            |txid: &TxId| self.open[txid].request.question.is_answered_by(&reply.body);
         let is_overdue = |txid: &TxId| match self.open[txid].request.purpose {
             Purpose::Op(op) => self.overdue.contains(&(op, *txid)),
             _ => false,

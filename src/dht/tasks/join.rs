@@ -234,8 +234,7 @@ impl Join {
         let is_open = |state| matches!(state, SeedState::Unasked | SeedState::Asking);
         let is_given_up = |state| matches!(state, SeedState::Silent | SeedState::Failed(_));
         !states.clone().any(is_open)
-            && (self.answered_seeds() > 0
-                || !self.expects_more && states.all(is_given_up))
+            && (self.answered_seeds() > 0 || !self.expects_more && states.all(is_given_up))
     }
 
     fn answered_seeds(&self) -> usize {

@@ -83,11 +83,13 @@ impl Walk {
 
     /// Notes that one of its questions met with an obstacle.
     pub(super) fn met(&mut self, obstacle: Obstacle) {
-        self.obstacles += 1;
-        self.obstacle = Some(obstacle);
+        if let Obstacle::System(_) = obstacle {
+            self.obstacles += 1;
+            self.obstacle = Some(obstacle);
+        }
     }
 
-    /// What stood in the way of each of its questions.
+    /// Why none of its questions was sent.
     pub(super) fn obstacle(&self) -> Option<Obstacle> {
         self.obstacle.filter(|_| self.obstacles >= self.lookup.queries())
     }
