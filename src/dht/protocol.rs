@@ -22,7 +22,7 @@ pub use self::engine::Engine;
 pub use self::output::{Event, Outbox, Warning};
 pub use self::stats::{Counters, Refusal, Stats};
 pub use super::operations::Busy;
-use super::requests::{Due, Purpose};
+use super::requests::{Due, Purpose, Request};
 use super::routing::Admission;
 pub use super::tasks::membership::Membership;
 pub use super::tasks::step::{Obstacle, Outcome, SeedState, Seeds};
@@ -145,20 +145,23 @@ impl Engine {
             message.body.kind(),
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer
         );
+        let is_mine = |request: &Request| request.to == from;
         let open = message.txid().and_then(|txid| Some((txid, self.requests.get(txid)?)));
         match open {
+            // Its own question; whoever else sends that back does nothing.
             Some((txid, request)) if asks => {
-                self.requests.take(txid);
-                return self.met(&request, Obstacle::Itself);
+                if is_mine(&request) && self.may_be_own(&from) {
+                    self.requests.take(txid);
+                    self.met(&request, Obstacle::Itself);
+                }
             }
-            Some((txid, request)) if request.to == from => {
+            Some((txid, request)) if is_mine(&request) => {
                 self.requests.take(txid);
                 self.met(&request, Obstacle::Namesake);
+                self.warn(now, Warning::Namesake(from));
             }
+            None if asks && !self.may_be_own(&from) => self.warn(now, Warning::Namesake(from)),
             _ => {}
-        }
-        if !self.is_own(&from) {
-            self.warn(now, Warning::Namesake(from));
         }
     }
 

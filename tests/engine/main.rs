@@ -3,6 +3,7 @@
 mod memberships;
 mod net;
 mod networks;
+mod patience;
 mod private;
 mod reach;
 mod recalled;

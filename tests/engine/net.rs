@@ -47,6 +47,8 @@ pub struct Network {
     /// Everything that was sent, where `records` asks for it.
     pub sent: Vec<(Endpoint, Endpoint, Vec<u8>)>,
     pub records: bool,
+    /// How long every datagram takes; else some 10 to 90 ms.
+    pub latency: Option<Duration>,
     flying: BinaryHeap<Reverse<Datagram>>,
     serial: u64,
     rng: ChaCha20Rng,
@@ -62,6 +64,7 @@ impl Network {
             dead: Vec::new(),
             sent: Vec::new(),
             records: false,
+            latency: None,
             flying: BinaryHeap::new(),
             serial: 0,
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -218,7 +221,8 @@ impl Network {
             if self.dead.contains(&at) || self.chance() < self.loss {
                 continue;
             }
-            let latency = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
+            let near = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
+            let latency = self.latency.unwrap_or(near);
             self.serial += 1;
             self.flying.push(Reverse((self.now + latency, self.serial, at, to, datagram.to_vec())));
         }

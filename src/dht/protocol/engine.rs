@@ -254,6 +254,13 @@ impl Engine {
             }
     }
 
+    /// Whether a packet from there may be this node's own: a node bound to every address of its host
+    /// does not know them.
+    pub(super) fn may_be_own(&self, endpoint: &Endpoint) -> bool {
+        let is_anywhere = self.bound.ip().is_unspecified();
+        self.is_own(endpoint) || is_anywhere && endpoint.port() == self.bound.port()
+    }
+
     pub(super) fn random_id(&mut self) -> NodeId {
         let mut id = NodeId::ZERO;
         self.rng.fill_bytes(&mut id.0);
