@@ -155,7 +155,11 @@ impl Join {
     }
 
     pub(super) fn outcome(&self, contacts: usize) -> Outcome {
-        Outcome::Joined { contacts, seeds: self.seeds.clone() }
+        let settled = |&(seed, state)| match state {
+            SeedState::Late(_) => (seed, SeedState::Silent),
+            _ => (seed, state),
+        };
+        Outcome::Joined { contacts, seeds: self.seeds.iter().map(settled).collect() }
     }
 
     /// Notes that a seed is silent: it is asked again, up to a number of times.
