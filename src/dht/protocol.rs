@@ -149,13 +149,11 @@ impl Engine {
         let open = message.txid().and_then(|txid| Some((txid, self.requests.get(txid)?)));
         match open {
             // Its own question; whoever else sends that back does nothing.
-            Some((txid, request)) if asks => {
-                if is_mine(&request) && self.may_be_own(&from) {
-                    self.requests.take(txid);
-                    self.met(&request, Obstacle::Itself);
-                }
+            Some((txid, request)) if asks && is_mine(&request) && self.may_be_own(&from) => {
+                self.requests.take(txid);
+                self.met(&request, Obstacle::Itself);
             }
-            Some((txid, request)) if is_mine(&request) => {
+            Some((txid, request)) if !asks && is_mine(&request) => {
                 self.requests.take(txid);
                 self.met(&request, Obstacle::Namesake);
                 self.warn(now, Warning::Namesake(from));
