@@ -28,10 +28,11 @@ pub use self::pending::{Pending, Reply};
 use self::saver::StateFile;
 pub use self::saver::{SAVE_INTERVAL, SaveError};
 use crate::config::Config;
-use crate::dht::protocol::{Busy, Engine, Event, Outbox, Refusal, Stats, TooLong};
+use crate::dht::protocol::{Busy, Engine, Event, Outbox, Refusal, Stats, TooLong, Warning};
 use crate::dht::requests::{OpId, Question};
 use crate::dht::routing::Entry;
 use crate::id::NodeId;
+use crate::net::socket::Socket;
 use crate::net::udp_reactor::{Batch, Host, Link, Reactor, SocketNews};
 use crate::time::Time;
 use crate::utils::random;
@@ -75,7 +76,7 @@ struct Shared {
     is_abandoned: AtomicBool,
     /// The process that made it.
     process: u32,
-    /// Gets a token when the node has tried to join and knows nobody still.
+    /// Gets a token when contacts that the node was made with are silent.
     tells_alone: Sender<()>,
     was_alone: Receiver<()>,
     /// Nothing is ever sent: it is disconnected when the thread has ended.
@@ -286,7 +287,7 @@ impl Node {
         })
     }
 
-    /// Waits until the node has tried to join and knows nobody still, at most for `patience`; an
+    /// Waits until contacts that the node was made with are silent, at most for `patience`; an
     /// error where it is closed. For one thread.
     ///
     /// # Errors
@@ -501,11 +502,33 @@ impl Shared {
         }
         let must_wake = is_earlier || state.engine.has_events();
         drop(state);
-        self.link.send(&out, &Batch::default());
-        if must_wake {
+        let is_refused = self.send(&mut out, &Batch::default());
+        if must_wake || is_refused {
             self.link.wake();
         }
         Ok(result)
+    }
+
+    /// Sends what is in `out`, and tells the engine of what the system refuses, until nothing more
+    /// comes of it; whether it refused any.
+    fn send(&self, out: &mut Outbox, batch: &Batch) -> bool {
+        let mut refused = self.link.send(out, batch);
+        let is_refused = !refused.is_empty();
+        let is_address_lost = is_refused && Socket::is_address_lost(self.link.address());
+        while !refused.is_empty() {
+            out.clear();
+            let mut state = self.state.lock();
+            let now = self.link.now();
+            if is_address_lost {
+                state.engine.warn(now, Warning::AddressLost);
+            }
+            for (to, code) in refused {
+                state.engine.unsent(now, to, code, out);
+            }
+            drop(state);
+            refused = self.link.send(out, &Batch::default());
+        }
+        is_refused
     }
 
     /// Lets every caller that waits know that nothing comes any more.
@@ -548,12 +571,15 @@ impl Host for Shared {
         }
         batch.work(out, |from, datagram, out| state.engine.receive(now, from, datagram, out));
         state.engine.tick(now, out);
-        let deadline = state.engine.next_deadline();
-        state.wakes_at = deadline;
-        let news = state.take_news();
+        let (mut deadline, news) = state.end_turn();
         drop(state);
-        self.link.send(out, batch);
+        let is_refused = self.send(out, batch);
         self.tell(news);
+        if is_refused {
+            let (earlier, news) = self.state.lock().end_turn();
+            deadline = earlier;
+            self.tell(news);
+        }
         deadline
     }
 
@@ -599,6 +625,12 @@ struct News {
 }
 
 impl State {
+    /// When the reactor is to wake by itself, and what there is to tell until then.
+    fn end_turn(&mut self) -> (Option<Time>, News) {
+        self.wakes_at = self.engine.next_deadline();
+        (self.wakes_at, self.take_news())
+    }
+
     fn take_news(&mut self) -> News {
         let mut news = News::default();
         while let Some(event) = self.engine.poll_event() {
@@ -626,14 +658,12 @@ impl State {
                     news.lines.push((Level::Warn, text));
                 }
                 Event::Alone { seeds, wait } => {
-                    let asked = if seeds.is_empty() {
-                        "no contact known before".to_owned()
-                    } else {
-                        format!("none of {seeds:?}")
-                    };
-                    let text = format!("{asked} answers; next try in {wait:?}");
-                    news.lines.push((Level::Warn, text));
+                    news.lines.push((Level::Warn, lines::alone(&seeds, wait)));
                     news.is_alone = true;
+                }
+                Event::Missing => news.is_alone = true,
+                Event::Warning(warning) => {
+                    news.lines.push((Level::Warn, lines::warning(warning)));
                 }
             }
         }

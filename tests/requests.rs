@@ -43,6 +43,7 @@ fn request(question: Question) -> Request {
         purpose: Purpose::Nothing,
         sent: Time::ZERO,
         is_retry: false,
+        pause: Duration::ZERO,
     }
 }
 

@@ -181,13 +181,15 @@ class Swarm(BaseSwarm):
         Args:
             ip: its IP address, with `port`; or a `Peer`, a `Node` or a pair in the place of both.
             port: its port.
-            timeout: seconds. The question is repeated within them.
+            timeout: seconds. The question is repeated, with longer and longer pauses, until they are
+                over; with None three times.
 
         Returns:
             The round trip in seconds.
 
         Raises:
-            RequestTimeout: it did not answer.
+            RequestTimeout: it did not answer, or it is this node itself.
+            OSError: the system refuses to send there, as without a route.
         """
         return self._node.ping(ip, port, timeout).wait()
 

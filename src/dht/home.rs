@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::requests::OpId;
-use super::tasks::step::SeedState;
+use super::tasks::step::{Obstacle, SeedState};
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
 /// The wait before a failed join is tried again, which doubles with each failure.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The wait before contacts that are not listed are asked again, which doubles each time.
+const CHECK_MIN: Duration = Duration::from_secs(10);
+const CHECK_MAX: Duration = Duration::from_secs(600);
 
 /// Where a node is at home.
 #[derive(Default)]
@@ -26,6 +29,16 @@ pub struct Home {
     pub join: Option<OpId>,
     /// Lookups that wait for a join, because nobody is known yet.
     pub held: Vec<OpId>,
+    /// Those of the contacts that are this node itself, as far as is known.
+    own: Vec<Endpoint>,
+    /// The join through contacts that were silent, while others are known.
+    pub check: Option<OpId>,
+    next_check: Time,
+    check_wait: Duration,
+    /// When the check before the next was.
+    last_check: Time,
+    /// When each of the contacts answered last.
+    heard: BTreeMap<Endpoint, Time>,
     /// Whether a join begins whoever is known: some contacts were never asked, or not since a sleep.
     is_due: bool,
     next_try: Time,
@@ -37,7 +50,13 @@ impl Home {
     /// Replaces the contacts; where there are new ones, a join is due.
     pub fn stay(&mut self, now: Time, seeds: Vec<Endpoint>, expects_more: bool) {
         let has_new = seeds.iter().any(|seed| !self.seeds.contains(seed));
+        self.heard.retain(|seed, _| seeds.contains(seed));
+        self.own.retain(|seed| seeds.contains(seed));
         self.seeds = seeds;
+        if has_new {
+            self.check_wait = CHECK_MIN;
+            self.next_check = now + CHECK_MIN;
+        }
         self.expects_more = expects_more;
         if self.join.is_none() && has_new {
             self.is_due = true;
@@ -46,6 +65,45 @@ impl Home {
                 self.next_try = now;
             }
         }
+    }
+
+    /// The contacts that may be other nodes.
+    pub fn others(&self) -> impl Iterator<Item = Endpoint> {
+        self.seeds.iter().copied().filter(|seed| !self.own.contains(seed))
+    }
+
+    /// Notes that a node answered, which may be one of the contacts.
+    pub fn heard(&mut self, now: Time, from: Endpoint) {
+        if self.seeds.contains(&from) {
+            self.heard.insert(from, now);
+        }
+    }
+
+    /// Takes note of which contacts are this node itself.
+    pub fn sort_own(&mut self, seeds: &[(Endpoint, SeedState)]) {
+        for (seed, state) in seeds {
+            self.own.retain(|own| own != seed);
+            if *state == SeedState::Failed(Obstacle::Itself) {
+                self.own.push(*seed);
+            }
+        }
+    }
+
+    /// When it is looked next whether contacts are missing.
+    pub fn next_check(&self) -> Option<Time> {
+        (self.check.is_none() && self.others().next().is_some()).then_some(self.next_check)
+    }
+
+    /// Begins a check: of the contacts that are not listed, those that have been silent, and those
+    /// that answered since the last check but one.
+    pub fn split_missing(&mut self, now: Time, missing: Vec<Endpoint>) -> [Vec<Endpoint>; 2] {
+        let since = self.last_check;
+        let is_silent = |seed: &Endpoint| self.heard.get(seed).is_none_or(|heard| *heard < since);
+        let (silent, there) = missing.into_iter().partition(is_silent);
+        self.last_check = now;
+        self.next_check = now + self.check_wait;
+        self.check_wait = (self.check_wait * 2).clamp(CHECK_MIN, CHECK_MAX);
+        [silent, there]
     }
 
     pub fn hurry(&mut self, now: Time) {

@@ -36,6 +36,10 @@ impl Candidate {
     fn key(&self) -> (Distance, Endpoint) {
         (self.distance, self.contact.endpoint)
     }
+
+    fn is_passed_over(&self) -> bool {
+        matches!(self.state, State::Silent | State::Failed)
+    }
 }
 
 enum State {
@@ -46,6 +50,8 @@ enum State {
     /// Silent for the short wait: to be asked once more when there is nobody new to ask.
     Late { retries: usize },
     /// Silent each time.
+    Silent,
+    /// It could not or would not answer.
     Failed,
     /// It answered, with this token if any.
     Answered { token: Option<Token> },
@@ -132,17 +138,35 @@ impl Lookup {
             State::Waiting { retries } if retries < self.retries_max => {
                 self.shortlist[at].state = State::Late { retries };
             }
-            State::Waiting { .. } => self.failed(contact),
+            State::Waiting { .. } => self.pass_over(contact, State::Silent),
             _ => {}
         }
     }
 
     /// Notes that `contact` could not or would not answer.
     pub fn failed(&mut self, contact: &Contact) {
+        self.pass_over(contact, State::Failed);
+    }
+
+    /// Where nobody has answered and queries are left, has all be asked once more that were silent;
+    /// whether there are such.
+    pub fn ask_silent_again(&mut self) -> bool {
+        let has_answered =
+            self.shortlist.iter().any(|known| matches!(known.state, State::Answered { .. }));
+        if has_answered || self.queries >= self.queries_max {
+            return false;
+        }
+        let is_silent = |known: &&mut Candidate| matches!(known.state, State::Silent);
+        let silent = self.shortlist.iter_mut().filter(is_silent);
+        let retries = self.retries_max;
+        silent.map(|known| known.state = State::Late { retries }).count() > 0
+    }
+
+    fn pass_over(&mut self, contact: &Contact, state: State) {
         let Ok(at) = self.find(contact) else {
             return;
         };
-        self.shortlist[at].state = State::Failed;
+        self.shortlist[at].state = state;
         if let Some(id) = self.shortlist[at].other.take() {
             self.add(Contact { id, ..*contact });
         }
@@ -153,7 +177,7 @@ impl Lookup {
         let pending = |state: &State| match state {
             State::Waiting { .. } => true,
             State::Fresh | State::Late { .. } => self.queries < self.queries_max,
-            State::Failed | State::Answered { .. } => false,
+            State::Silent | State::Failed | State::Answered { .. } => false,
         };
         self.position_in_window(pending).is_none()
     }
@@ -183,7 +207,7 @@ impl Lookup {
         self.shortlist
             .iter()
             .enumerate()
-            .filter(|(_, candidate)| !matches!(candidate.state, State::Failed))
+            .filter(|(_, candidate)| !candidate.is_passed_over())
             .take(self.k)
             .find(|(_, candidate)| wanted(&candidate.state))
             .map(|(at, _)| at)
@@ -211,7 +235,7 @@ impl Lookup {
                 return;
             }
             // Whoever names a made-up id at an address does not hide the node that is there.
-            if !matches!(known.state, State::Failed) {
+            if !known.is_passed_over() {
                 known.other.get_or_insert(contact.id);
                 return;
             }

@@ -19,13 +19,13 @@ mod upkeep;
 
 pub use self::commands::TooLong;
 pub use self::engine::Engine;
-pub use self::output::{Event, Outbox};
+pub use self::output::{Event, Outbox, Warning};
 pub use self::stats::{Counters, Refusal, Stats};
 pub use super::operations::Busy;
-use super::requests::Due;
+use super::requests::{Due, Request};
 use super::routing::Admission;
 pub use super::tasks::membership::Membership;
-pub use super::tasks::step::{Outcome, SeedState, Seeds};
+pub use super::tasks::step::{Obstacle, Outcome, SeedState, Seeds};
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint, Kind, Message};
@@ -40,6 +40,7 @@ impl Engine {
             return self.refuse(Refusal::Oversize);
         }
         let Some(packet) = self.seal.open(datagram) else {
+            self.warn(now, Warning::Unopened(from));
             return self.refuse(Refusal::Unopened);
         };
         let mut lists = Lists::of(&from);
@@ -50,6 +51,10 @@ impl Engine {
         self.counters.packets_in[message.body.kind() as usize] += 1;
         if self.is_observed {
             self.events.push_back(Event::Packet { from, packet: (&*packet).into() });
+        }
+        if message.sender == self.id {
+            self.meet_own_id(now, from, &message);
+            self.run(now, out);
         }
         if !from.is_sendable() || self.is_own(&from) {
             return self.refuse(Refusal::Source);
@@ -83,10 +88,20 @@ impl Engine {
         self.end_overdue(now);
         self.ask_candidates(now, out);
         self.join_if_due(now, out);
+        self.check_seeds(now, out);
         self.start_rounds(now, out);
         self.refresh(now, out);
         self.sweep(now);
         self.run(now, out);
+    }
+
+    /// Takes note that the system refused to send a datagram there, with this code of its own: who
+    /// waits for the answer is told.
+    pub fn unsent(&mut self, now: Time, to: Endpoint, code: i32, out: &mut Outbox) {
+        if let Some(request) = self.requests.unsent(to) {
+            self.met(&request, Obstacle::System(code));
+            self.run(now, out);
+        }
     }
 
     /// When [`Engine::tick`] has something to do next, if nothing comes before.
@@ -96,6 +111,7 @@ impl Engine {
             self.operations.first_deadline().map(|(at, _)| at),
             self.guard.candidates().next_at(),
             self.next_join(),
+            self.next_seed_check(),
             self.must_release().then_some(Time::ZERO),
             self.next_round(),
             self.next_refresh(),
@@ -119,12 +135,38 @@ impl Engine {
         Some(event)
     }
 
+    /// Takes in a packet that carries this node's own id: its own question that came to itself, or
+    /// a packet of another node with the same id.
+    fn meet_own_id(&mut self, now: Time, from: Endpoint, message: &Message<'_>) {
+        let asks = matches!(
+            message.body.kind(),
+            Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer
+        );
+        let is_mine = |request: &Request| request.to == from;
+        let open = message.txid().and_then(|txid| Some((txid, self.requests.get(txid)?)));
+        match open {
+            // Its own question; whoever else sends that back does nothing.
+            Some((txid, request)) if asks && is_mine(&request) && self.may_be_own(&from) => {
+                self.requests.take(txid);
+                self.met(&request, Obstacle::Itself);
+            }
+            Some((txid, request)) if !asks && is_mine(&request) => {
+                self.requests.take(txid);
+                self.met(&request, Obstacle::Namesake);
+                self.warn(now, Warning::Namesake(from));
+            }
+            None if asks && !self.may_be_own(&from) => self.warn(now, Warning::Namesake(from)),
+            _ => {}
+        }
+    }
+
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
         let trusts_legacy = self.trusts_legacy(&from);
         let Some((request, round_trip)) = self.requests.answer(now, from, reply, trusts_legacy)
         else {
             return self.refuse(Refusal::Unsolicited);
         };
+        self.home.heard(now, from);
         if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
             let contact = Contact { id: reply.sender, endpoint: from };
             let known = self.table.len();

@@ -102,18 +102,21 @@ pub struct Request {
     pub sent: Time,
     /// Whether it repeats an unanswered one.
     pub is_retry: bool,
+    /// The least time after which it is late: repetitions that go on pause longer and longer.
+    pub pause: Duration,
 }
 
 impl Request {
     /// A question to a contact, for the first time.
     pub fn to_contact(now: Time, contact: Contact, question: Question, purpose: Purpose) -> Self {
         let Contact { id, endpoint } = contact;
-        Self { to: endpoint, id: Some(id), question, purpose, sent: now, is_retry: false }
+        Self { id: Some(id), ..Self::to_endpoint(now, endpoint, question, purpose) }
     }
 
     /// A question to an address of which the id is not known, for the first time.
     pub fn to_endpoint(now: Time, to: Endpoint, question: Question, purpose: Purpose) -> Self {
-        Self { to, id: None, question, purpose, sent: now, is_retry: false }
+        let (is_retry, pause) = (false, Duration::ZERO);
+        Self { to, id: None, question, purpose, sent: now, is_retry, pause }
     }
 
     /// Who was asked, where the id was known.
@@ -139,19 +142,25 @@ pub enum Due {
     /// The short wait is over: go on without the answer, which still counts if it comes. Every
     /// request that expires was late before.
     Late(Request),
-    /// The answer is no longer accepted.
+    /// So late that it counts as silence. The answer is no longer accepted, but for that to a
+    /// question of an operation, which is until [`Requests::end`].
     Expired(Request),
 }
+
+/// No network takes longer.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
 
 /// The open requests of one node.
 pub struct Requests {
     open: BTreeMap<TxId, Open>,
     /// Those of `open` whose short wait runs, by its end.
     waiting: BTreeSet<(Time, TxId)>,
-    /// The others of `open`, by when their answer is no longer accepted.
+    /// Those of `open` that are late, by when they expire.
     late: BTreeSet<(Time, TxId)>,
     /// How many of `waiting` went to each endpoint, where any did.
     waiting_to: BTreeMap<Endpoint, usize>,
+    /// Those of `open` that have expired, by the operation whose end they wait for.
+    overdue: BTreeSet<(OpId, TxId)>,
     /// One entry for each of `open`, the oldest of each endpoint first.
     by_endpoint: BTreeSet<(Endpoint, Time, TxId)>,
     echoed: RecentSet,
@@ -176,6 +185,7 @@ impl Requests {
             waiting: BTreeSet::new(),
             late: BTreeSet::new(),
             waiting_to: BTreeMap::new(),
+            overdue: BTreeSet::new(),
             by_endpoint: BTreeSet::new(),
             echoed: RecentSet::default(),
             rtt: None,
@@ -187,7 +197,8 @@ impl Requests {
     }
 
     /// Notes that `request` goes out under `txid`, which is fresh; `known_rtt` is its contact's,
-    /// where measured. At the cap, the oldest of those that are late is given up for it.
+    /// where measured. At the cap, one that has expired is given up for it, or the oldest of those that
+    /// are late.
     ///
     /// # Errors
     ///
@@ -199,15 +210,13 @@ impl Requests {
         known_rtt: Option<Duration>,
     ) -> Result<Option<Request>, Full> {
         let given_up = if self.open.len() >= self.cap {
-            let &(_, longest) = self.late.first().ok_or(Full)?;
-            self.close(longest)
+            let expired = self.overdue.first().map(|&(_, txid)| txid);
+            let late = || self.late.first().map(|&(_, txid)| txid);
+            self.close(expired.or_else(late).ok_or(Full)?)
         } else {
             self.close(txid)
         };
-        // A seed may be far away, however near those are that were measured, and is waited for.
-        let is_seed = request.id.is_none() && matches!(request.question, Question::FindNode(_));
-        let wait = if is_seed { self.longest_wait() } else { self.short_wait(known_rtt) };
-        let wake = request.sent + wait.min(self.timeout);
+        let wake = request.sent + self.wait(&request, known_rtt);
         self.waiting.insert((wake, txid));
         *self.waiting_to.entry(request.to).or_default() += 1;
         self.by_endpoint.insert((request.to, request.sent, txid));
@@ -234,16 +243,16 @@ impl Requests {
     ) -> Option<(Request, Duration)> {
         let txid = match reply.txid() {
             Some(txid) => txid,
-            None if trusts_legacy && !self.echoed.contains(&from) => self
-                .oldest_to(from)
-                .find(|txid| self.open[txid].request.question.is_answered_by(&reply.body))?,
+            None if trusts_legacy && !self.echoed.contains(&from) => self.legacy(from, reply)?,
             None => return None,
         };
-        let Request { to, id, question, sent, .. } = self.open.get(&txid)?.request;
-        // Its time may be over before anybody has looked, as after a suspend, and what its round
-        // trip says of the network is wrong then.
+        let Request { to, id, question, sent, purpose, .. } = self.open.get(&txid)?.request;
+        let round_trip = now - sent;
+        // Its time may be over before anybody has looked, as after a suspend. An operation waits for
+        // as long as it is under way.
+        let is_awaited = matches!(purpose, Purpose::Op(_)) || round_trip < self.timeout;
         let matches = to == from
-            && now < sent + self.timeout
+            && is_awaited
             && question.is_answered_by(&reply.body)
             && id.is_none_or(|id| id == reply.sender);
         if !matches {
@@ -253,8 +262,9 @@ impl Requests {
         if trusts_legacy && reply.txid().is_some() {
             self.echoed.insert(from);
         }
-        let round_trip = now - sent;
         match &mut self.rtt {
+            // That is no round trip but a suspend.
+            _ if round_trip > ROUND_TRIP_MAX => {}
             Some(rtt) => rtt.update(round_trip),
             None => self.rtt = Some(Rtt::first(round_trip)),
         }
@@ -268,13 +278,45 @@ impl Requests {
         if let Some((wake, txid)) = is_due(self.waiting.first()) {
             let open = self.open.get_mut(&txid).expect("whatever waits is open");
             let request = open.request;
-            open.wake = request.sent + self.timeout;
+            open.wake = wake.max(request.sent + self.timeout);
             self.late.insert((open.wake, txid));
             self.stop_waiting(wake, txid, request.to);
             return Some(Due::Late(request));
         }
-        let (_, txid) = is_due(self.late.first())?;
-        self.close(txid).map(|open| Due::Expired(open.request))
+        let (wake, txid) = is_due(self.late.first())?;
+        let request = self.open[&txid].request;
+        if let Purpose::Op(op) = request.purpose {
+            self.late.remove(&(wake, txid));
+            self.overdue.insert((op, txid));
+        } else {
+            self.close(txid);
+        }
+        Some(Due::Expired(request))
+    }
+
+    /// Notes that an operation is over: its questions that have expired are closed.
+    pub fn end(&mut self, op: OpId) {
+        let of_op = (op, TxId([0; 8]))..=(op, TxId([0xFF; 8]));
+        let expired: Vec<TxId> = self.overdue.range(of_op).map(|&(_, txid)| txid).collect();
+        for txid in expired {
+            self.close(txid);
+        }
+    }
+
+    /// Closes the newest request to an endpoint, to which the system did not send it.
+    pub fn unsent(&mut self, to: Endpoint) -> Option<Request> {
+        let newest = self.oldest_to(to).last()?;
+        self.close(newest).map(|open| open.request)
+    }
+
+    /// The open request with this transaction id.
+    pub fn get(&self, txid: TxId) -> Option<Request> {
+        self.open.get(&txid).map(|open| open.request)
+    }
+
+    /// Closes the request with this transaction id, whoever was asked.
+    pub fn take(&mut self, txid: TxId) -> Option<Request> {
+        self.close(txid).map(|open| open.request)
     }
 
     /// When [`Requests::due`] has something next.
@@ -309,19 +351,35 @@ impl Requests {
 
     /// How long a lookup holds a place for an answer: a few round trips of the contact asked where
     /// they are known, else as long as nearly all answers take (RFC 6298). For a repetition no
-    /// longer: an answer counts after that too, and a longer wait only holds the lookup up.
-    fn short_wait(&self, known_rtt: Option<Duration>) -> Duration {
+    /// longer: an answer counts after that too, and a longer wait only holds the lookup up. The
+    /// limits hold unless the round trips measured are longer themselves.
+    fn wait(&self, request: &Request, known_rtt: Option<Duration>) -> Duration {
+        // A seed may be far away, however near those are that were measured, and is waited for.
+        let is_seed = request.id.is_none() && matches!(request.question, Question::FindNode(_));
+        let within = |wait: Duration| wait.clamp(self.wait_min, self.wait_max);
         let wait = match (known_rtt, self.rtt) {
-            (Some(known), _) => known * 3,
-            (None, Some(rtt)) => rtt.smoothed + rtt.variation * 4,
+            (Some(known), _) if !is_seed => within(known * 3),
+            (None, Some(rtt)) if !is_seed => within(rtt.smoothed + rtt.variation * 4),
             // The first contact may be the slowest, and nobody waits behind it.
-            (None, None) => return self.longest_wait(),
+            _ => self.wait_max * 2,
         };
-        wait.clamp(self.wait_min, self.wait_max)
+        let measured = known_rtt.or(self.smoothed_rtt()).map(|rtt| rtt * 3 / 2);
+        let slow = measured.filter(|slow| *slow > self.wait_max).unwrap_or_default();
+        wait.min(self.timeout).max(slow).max(request.pause)
     }
 
-    fn longest_wait(&self) -> Duration {
-        self.wait_max * 2
+    /// The request that a reply without a transaction id answers: the oldest that waits, or the newest
+    /// that has expired.
+    fn legacy(&self, from: Endpoint, reply: &Message<'_>) -> Option<TxId> {
+        let is_answered =
+            |txid: &TxId| self.open[txid].request.question.is_answered_by(&reply.body);
+        let is_overdue = |txid: &TxId| match self.open[txid].request.purpose {
+            Purpose::Op(op) => self.overdue.contains(&(op, *txid)),
+            _ => false,
+        };
+        let (expired, waiting): (Vec<TxId>, Vec<TxId>) =
+            self.oldest_to(from).filter(is_answered).partition(is_overdue);
+        waiting.first().or(expired.last()).copied()
     }
 
     fn oldest_to(&self, endpoint: Endpoint) -> impl Iterator<Item = TxId> {
@@ -335,6 +393,9 @@ impl Requests {
         let open = self.open.remove(&txid)?;
         self.stop_waiting(open.wake, txid, open.request.to);
         self.late.remove(&(open.wake, txid));
+        if let Purpose::Op(op) = open.request.purpose {
+            self.overdue.remove(&(op, txid));
+        }
         self.by_endpoint.remove(&(open.request.to, open.request.sent, txid));
         Some(open)
     }
@@ -354,13 +415,16 @@ impl Requests {
     /// Panics where the indexes disagree or the cap is passed.
     pub fn check_invariants(&self) {
         assert!(self.open.len() <= self.cap, "more open requests than allowed");
-        assert_eq!(self.open.len(), self.waiting.len() + self.late.len());
+        let placed = self.waiting.len() + self.late.len() + self.overdue.len();
+        assert_eq!(self.open.len(), placed);
         assert_eq!(self.open.len(), self.by_endpoint.len());
         assert_eq!(self.waiting.len(), self.waiting_to.values().sum::<usize>());
         assert!(self.waiting_to.values().all(|count| *count > 0));
         for (txid, open) in &self.open {
             let place = (open.wake, *txid);
-            assert!(self.waiting.contains(&place) || self.late.contains(&place));
+            let is_overdue = matches!(open.request.purpose,
+                Purpose::Op(op) if self.overdue.contains(&(op, *txid)));
+            assert!(is_overdue || self.waiting.contains(&place) || self.late.contains(&place));
             assert!(self.by_endpoint.contains(&(open.request.to, open.request.sent, *txid)));
         }
         assert!(self.echoed.len() <= 2 * RecentSet::GENERATION);

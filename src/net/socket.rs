@@ -147,6 +147,12 @@ impl Socket {
         self.udp.send_to(datagram, to)
     }
 
+    /// Whether the host has lost the address that a socket is bound to.
+    pub fn is_address_lost(address: SocketAddr) -> bool {
+        let bound = std::net::UdpSocket::bind(SocketAddr::new(address.ip(), 0));
+        bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
+    }
+
     /// The file descriptor, on systems where a fork copies it; else -1.
     pub fn descriptor(&self) -> i32 {
         #[cfg(unix)]
@@ -206,6 +212,19 @@ pub fn remedy(error: &io::Error) -> Remedy {
             None => Remedy::Count,
         },
     }
+}
+
+/// Whether a datagram was not sent because the system had no room for it at that moment.
+pub fn lacks_room(error: &io::Error) -> bool {
+    // ENOBUFS: Linux, Windows, the BSDs.
+    const NO_BUFFERS: i32 = if cfg!(target_os = "linux") {
+        105
+    } else if cfg!(windows) {
+        10055
+    } else {
+        55
+    };
+    error.kind() == ErrorKind::OutOfMemory || error.raw_os_error() == Some(NO_BUFFERS)
 }
 
 #[cfg(unix)]

@@ -13,7 +13,7 @@ use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
 use super::clock::Clock;
-use super::socket::{Local, Remedy, Socket, remedy};
+use super::socket::{Local, Remedy, Socket, lacks_room, remedy};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
 use crate::wire::message::Endpoint;
@@ -318,26 +318,31 @@ impl Link {
     }
 
     /// Sends datagrams from the calling thread; those that answer one of `batch` leave from the
-    /// address that was asked. What cannot be sent is counted and lost.
-    pub fn send(&self, out: &Outbox, batch: &Batch) {
+    /// address that was asked. What cannot be sent is counted and lost; returns where the system
+    /// refuses to send to, and with which code.
+    pub fn send(&self, out: &Outbox, batch: &Batch) -> Vec<(Endpoint, i32)> {
+        let mut refused = Vec::new();
         if out.is_empty() {
-            return;
+            return refused;
         }
         let Some(socket) = self.socket() else {
             self.send_failures.fetch_add(out.len() as u64, Ordering::Relaxed);
-            return;
+            return refused;
         };
         for ((to, datagram), local) in out.iter().zip(batch.locals(out)) {
             while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
                     Remedy::Rebind => self.report_lost(&socket),
-                    Remedy::Wait | Remedy::Ignore | Remedy::Oversize | Remedy::Count => {}
+                    Remedy::Wait | Remedy::Ignore | Remedy::Oversize => {}
+                    Remedy::Count if lacks_room(&error) => {}
+                    Remedy::Count => refused.extend(error.raw_os_error().map(|code| (to, code))),
                 }
                 self.send_failures.fetch_add(1, Ordering::Relaxed);
                 break;
             }
         }
+        refused
     }
 
     /// Makes the thread take its next turn now.

@@ -1,9 +1,13 @@
 //! What a node has to say about itself, as lines for a log.
 
+use std::time::Duration;
+
 use crossbeam_channel::Sender;
 use log::Level;
 
 use super::{Node, Shared};
+use crate::dht::protocol::Warning;
+use crate::wire::message::Endpoint;
 
 /// A line for a log.
 #[derive(Debug)]
@@ -23,6 +27,33 @@ impl Node {
     /// Puts a line there.
     pub fn log(&self, level: Level, text: &str) {
         self.shared.log(level, text);
+    }
+}
+
+/// What to say of a join by itself that has failed.
+pub(super) fn alone(seeds: &[Endpoint], wait: Duration) -> String {
+    if seeds.is_empty() {
+        return format!("no contact but this node itself is known; next try in {wait:?}");
+    }
+    format!("none of {seeds:?} answers; next try in {wait:?}")
+}
+
+/// What to say of something that may be wrong.
+pub(super) fn warning(warning: Warning) -> String {
+    match warning {
+        Warning::Namesake(from) => format!(
+            "a packet from {from} carries this node's own id: if another node has the same id, as \
+             with a copied state file, give one of them a new id"
+        ),
+        Warning::Unopened(from) => format!(
+            "a datagram from {from} does not open under this network's key: it comes from a node \
+             of another network, or from one with another key"
+        ),
+        Warning::AddressLost => {
+            "this host has lost the address that the node is bound to: nothing can be sent until \
+             the address is back"
+                .to_owned()
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{
@@ -621,4 +621,23 @@ fn address_dict<'py>(
     dict.set_item("ip", host_text(endpoint))?;
     dict.set_item("port", endpoint.port())?;
     Ok(dict)
+}
+
+/// What is said of an address at which another node with this node's id answers.
+pub const NAMESAKE: &str = "has this node's own id: of two nodes with the same id, as after a state \
+                            file was copied, give one a new id";
+
+/// The `OSError` for a question that the system refuses to send, with its code.
+pub fn unsent(what: &str, code: i32) -> PyErr {
+    let text = format!("{what}: {}", system_reason(code));
+    if cfg!(windows) {
+        return PyOSError::new_err((0, text, None::<String>, code));
+    }
+    PyOSError::new_err((code, text))
+}
+
+/// What the system says of one of its codes.
+pub fn system_reason(code: i32) -> String {
+    let error = std::io::Error::from_raw_os_error(code).to_string();
+    error.split(" (os error").next().unwrap_or(&error).to_owned()
 }

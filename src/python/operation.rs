@@ -14,7 +14,7 @@ use super::detach::{SIGNAL_INTERVAL, detached, wait};
 use super::handle::Handle;
 use super::resolve::Joining;
 use super::{classes, convert};
-use crate::dht::protocol::Outcome;
+use crate::dht::protocol::{Obstacle, Outcome};
 use crate::id::NodeId;
 use crate::node::{CommandError, Pending, Reply};
 use crate::wire::message::Endpoint;
@@ -118,6 +118,18 @@ impl PyOperation {
                     timeout.map_or(String::new(), |t| format!(" within {} s", t.as_secs_f64()));
                 Err(classes::request_timeout(py, format!("{to} did not answer{within}")))
             }
+            (Goal::Ping { to, .. }, Outcome::Failed(Obstacle::System(code))) => {
+                Err(convert::unsent(&format!("cannot send to {to}"), code))
+            }
+            (Goal::Ping { to, .. }, Outcome::Failed(Obstacle::Itself)) => {
+                Err(classes::request_timeout(py, format!("{to} is this node itself")))
+            }
+            (Goal::Ping { to, .. }, Outcome::Failed(Obstacle::Namesake)) => {
+                Err(classes::request_timeout(py, format!("{to} {}", convert::NAMESAKE)))
+            }
+            (_, Outcome::Failed(Obstacle::System(code))) => {
+                Err(convert::unsent("nobody could be asked", code))
+            }
             (Goal::FindNode, Outcome::Nodes(nodes)) => {
                 let nodes: Vec<_> =
                     nodes.iter().map(|node| convert::node(py, node)).collect::<PyResult<_>>()?;
@@ -187,6 +199,10 @@ impl PyPeers {
     fn absorb(&self, reply: Result<Option<Reply>, CommandError>) -> PyResult<()> {
         match reply {
             Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
+            Ok(Some(Reply::Done(Outcome::Failed(Obstacle::System(code))))) => {
+                self.running.close();
+                return Err(convert::unsent("nobody could be asked", code));
+            }
             // Another thread may have taken the last reply.
             Ok(Some(Reply::Done(_))) | Err(CommandError::Ended) => self.running.close(),
             Ok(Some(Reply::Members) | None) => {}

@@ -12,8 +12,8 @@ use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::Level;
 use parking_lot::Mutex;
 
-use super::convert::Target;
-use crate::dht::protocol::{SeedState, Seeds};
+use super::convert::{NAMESAKE, Target, system_reason};
+use crate::dht::protocol::{Obstacle, SeedState, Seeds};
 use crate::dht::requests::OpId;
 use crate::node::{CommandError, Node, Pending};
 use crate::wire::message::Endpoint;
@@ -33,7 +33,6 @@ type Resolved = (Target, Result<Vec<Endpoint>, String>);
 
 /// A join through contacts, of which it tells what became of each.
 pub struct Joining {
-    own: Endpoint,
     is_private: bool,
     targets: Vec<Target>,
     tried: Arc<Mutex<Vec<Resolved>>>,
@@ -50,7 +49,6 @@ impl Joining {
         let ipv4 = node.address().is_ipv4();
         let (literal, names) = split(&targets, ipv4);
         let pending = node.join(endpoints(&literal), !names.is_empty(), timeout)?;
-        let own = node.address().into();
         let tried = Arc::new(Mutex::new(literal));
         let adding = Adding {
             node: Arc::downgrade(node),
@@ -59,7 +57,7 @@ impl Joining {
             tried: Arc::clone(&tried),
         };
         resolve(names, ipv4, Arc::new(move |resolved| adding.add(resolved)));
-        Ok((pending, Self { own, is_private, targets, tried }))
+        Ok((pending, Self { is_private, targets, tried }))
     }
 
     /// Why it failed, with every contact and its reason; `None` where a contact answered.
@@ -73,22 +71,35 @@ impl Joining {
             .iter()
             .map(|target| {
                 let found = tried.iter().find(|(name, _)| name == target);
-                format!("{target} ({})", self.reason(found.map(|(_, found)| found)))
+                format!("{target} ({})", reason(found.map(|(_, found)| found), seeds))
             })
             .collect();
         let under = if self.is_private { " under this network key" } else { "" };
         Some(format!("no bootstrap contact answered{under}: {}", reasons.join("; ")))
     }
+}
 
-    fn reason<'a>(&self, found: Option<&'a Result<Vec<Endpoint>, String>>) -> &'a str {
-        match found {
-            None => "its name did not resolve in time",
-            Some(Err(error)) => error,
-            Some(Ok(endpoints)) if endpoints.iter().all(|endpoint| *endpoint == self.own) => {
-                "it is this node itself"
-            }
-            Some(Ok(_)) => "no answer",
+/// Why nobody answered at what a contact resolves to.
+fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds) -> String {
+    let endpoints = match found {
+        None => return "its name did not resolve in time".to_owned(),
+        Some(Err(error)) => return error.clone(),
+        Some(Ok(endpoints)) => endpoints,
+    };
+    let obstacle = |endpoint: &Endpoint| {
+        let (_, state) = seeds.iter().find(|(seed, _)| seed == endpoint)?;
+        match state {
+            SeedState::Failed(obstacle) => Some(*obstacle),
+            _ => None,
         }
+    };
+    // One that could be asked and is silent says more than the others.
+    let obstacles: Option<Vec<Obstacle>> = endpoints.iter().map(obstacle).collect();
+    match obstacles.unwrap_or_default().first() {
+        None => "no answer".to_owned(),
+        Some(Obstacle::Itself) => "it is this node itself".to_owned(),
+        Some(Obstacle::Namesake) => format!("it {NAMESAKE}"),
+        Some(Obstacle::System(code)) => format!("cannot be sent to: {}", system_reason(*code)),
     }
 }
 

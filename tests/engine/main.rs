@@ -5,6 +5,7 @@ mod memberships;
 mod net;
 mod networks;
 mod pace;
+mod patience;
 mod private;
 mod reach;
 mod recalled;

@@ -53,6 +53,8 @@ pub struct Network {
     pub sent: Vec<(Endpoint, Endpoint, Vec<u8>)>,
     pub records: bool,
     flying_to: BTreeMap<Endpoint, usize>,
+    /// How long every datagram takes; else some 10 to 90 ms.
+    pub latency: Option<Duration>,
     flying: BinaryHeap<Reverse<Datagram>>,
     serial: u64,
     rng: ChaCha20Rng,
@@ -71,6 +73,7 @@ impl Network {
             sent: Vec::new(),
             records: false,
             flying_to: BTreeMap::new(),
+            latency: None,
             flying: BinaryHeap::new(),
             serial: 0,
             rng: ChaCha20Rng::seed_from_u64(seed),
@@ -234,7 +237,8 @@ impl Network {
                 continue;
             }
             *in_buffer += 1;
-            let latency = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
+            let near = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
+            let latency = self.latency.unwrap_or(near);
             self.serial += 1;
             self.flying.push(Reverse((self.now + latency, self.serial, at, to, datagram.to_vec())));
         }

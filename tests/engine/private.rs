@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::{Network, local, public, seed};
-use kadepy::dht::protocol::{Event, Outcome, Refusal, Stats};
+use kadepy::dht::protocol::{Event, Outcome, Refusal, Stats, Warning};
 use kadepy::wire::message::{Body, Contact, Message, Trailer, TxId};
 use kadepy::wire::native::{self, Lists, MAX_PAYLOAD, MAX_READ, MAX_SENT};
 use kadepy::wire::seal::{self, NetworkKey, Seal};
@@ -395,7 +395,7 @@ fn the_longest_application_message_arrives_under_any_key() {
 // Strangers
 
 #[test]
-fn a_stranger_gets_no_answer_and_leaves_nothing_but_one_count() {
+fn a_stranger_gets_no_answer_and_leaves_nothing_but_one_count_and_one_warning() {
     let mut stage = Stage::new(&sealed(1));
     stage.network.command(stage.at, |node, _, _| node.observe(true));
     let before = stage.memory();
@@ -416,7 +416,8 @@ fn a_stranger_gets_no_answer_and_leaves_nothing_but_one_count() {
     stage.network.run(10 * SECOND);
     assert_eq!(stage.network.sent, []);
     assert_eq!(stage.memory(), before);
-    assert!(!stage.has_told());
+    let told = stage.network.events.remove(&stage.at).unwrap_or_default();
+    assert!(matches!(told[..], [Event::Warning(Warning::Unopened(_))]), "{told:?}");
 }
 
 #[test]

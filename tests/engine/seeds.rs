@@ -14,11 +14,17 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const TOPIC: NodeId = NodeId([0x77; 32]);
 
 /// Has the node join through `seeds`, and more where it `expects_more`.
-fn join(stage: &mut Stage, seeds: &[Endpoint], expects_more: bool, timeout: Duration) -> u64 {
+fn join(
+    stage: &mut Stage,
+    seeds: &[Endpoint],
+    expects_more: bool,
+    timeout: impl Into<Option<Duration>>,
+) -> u64 {
+    let timeout = timeout.into();
     stage
         .network
         .command(stage.at, |node, now, out| {
-            node.join(now, seeds.to_vec(), expects_more, Some(timeout), out)
+            node.join(now, seeds.to_vec(), expects_more, timeout, out)
         })
         .expect("there is room")
 }
@@ -65,7 +71,7 @@ fn a_join_that_expects_seeds_and_has_none_waits_for_them() {
 fn a_join_ends_when_the_last_expected_seeds_turn_out_to_be_none() {
     let mut stage = Stage::new(Config::default());
     let silent = public(2);
-    let op = join(&mut stage, &[silent], true, HOUR);
+    let op = join(&mut stage, &[silent], true, None);
     stage.network.run(60 * SECOND);
     add_seeds(&mut stage, op, &[], true);
     stage.network.run(60 * SECOND);
@@ -228,10 +234,10 @@ fn a_far_seed_is_waited_for_however_near_those_are_that_were_measured() {
 }
 
 #[test]
-fn a_named_seed_is_asked_three_times() {
+fn a_join_without_a_deadline_asks_a_named_seed_three_times() {
     let mut stage = Stage::new(Config::default());
     let silent = public(2);
-    let op = join(&mut stage, &[silent], false, 60 * SECOND);
+    let op = join(&mut stage, &[silent], false, None);
     stage.network.run(10 * SECOND);
     assert_eq!(stage.sent(silent).len(), 3);
     let seeds = vec![(silent, SeedState::Silent)];

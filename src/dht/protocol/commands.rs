@@ -27,10 +27,13 @@ use crate::wire::seal::{NONCE_START_LEN, Network, Seal};
 #[error("a payload of {0} bytes; at most {max} fit", max = native::MAX_PAYLOAD)]
 pub struct TooLong(usize);
 
+/// For so long an announce to one node asks it for a token.
+const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Operations.
 impl Engine {
-    /// Asks one node whether it is there, up to three times, until it answers, no answer is accepted
-    /// any more or `timeout` is over.
+    /// Asks one node whether it is there, again and again, until it answers or `timeout` is over;
+    /// without one, three times.
     ///
     /// # Errors
     ///
@@ -43,7 +46,7 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        Ok(self.start(now, Task::Ping(Ping::new(to)), timeout, out))
+        Ok(self.start(now, Task::Ping(Ping::new(to, timeout.is_some())), timeout, out))
     }
 
     /// Looks up the nodes nearest to `target`.
@@ -59,7 +62,8 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        let walk = Walk::to_nodes(target, &self.config);
+        let mut walk = Walk::to_nodes(target, &self.config);
+        walk.set_patient(timeout.is_some());
         Ok(self.start(now, Task::FindNode(Box::new(walk)), timeout, out))
     }
 
@@ -78,7 +82,8 @@ impl Engine {
         self.check_room()?;
         let own: Vec<Endpoint> =
             self.storage.peers(now, &topic).take(self.config.lookup_peers).collect();
-        let task = GetPeers::new(topic, &own, &self.config);
+        let mut task = GetPeers::new(topic, &own, &self.config);
+        task.walk.set_patient(timeout.is_some());
         let op = self.begin(now, Task::GetPeers(Box::new(task)), timeout);
         if !own.is_empty() {
             self.events.push_back(Event::Peers { op, peers: own });
@@ -103,7 +108,8 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        let task = Announce::new(topic, port, &self.config);
+        let mut task = Announce::new(topic, port, &self.config);
+        task.walk.set_patient(timeout.is_some());
         Ok(self.start(now, Task::Announce(Box::new(task)), timeout, out))
     }
 
@@ -121,9 +127,8 @@ impl Engine {
             let announcement = Announcement { topic, port, token: None };
             self.fire(now, to, Question::Announce(announcement), out);
         } else if self.check_room().is_ok() {
-            let timeout = Some(2 * self.config.request_timeout);
             let task = Introduction::new(to, topic, port);
-            self.start(now, Task::Introduction(task), timeout, out);
+            self.start(now, Task::Introduction(task), Some(INTRODUCTION_TIMEOUT), out);
         }
     }
 
@@ -144,7 +149,8 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        let join = Join::new(self.id, seeds, Vec::new(), expects_more, &self.config);
+        let mut join = Join::new(self.id, seeds, Vec::new(), expects_more, &self.config);
+        join.set_patient(timeout.is_some());
         self.table.touch(now, &self.id);
         Ok(self.start(now, Task::Join(Box::new(join)), timeout, out))
     }

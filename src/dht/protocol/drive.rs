@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::output::{Event, Outbox};
 use crate::dht::requests::{OpId, Purpose, Question, Request};
 use crate::dht::routing::MAX_CLOSEST;
-use crate::dht::tasks::step::{Answer, Outcome, Step, Verdict};
+use crate::dht::tasks::step::{Answer, Obstacle, Outcome, Step, Verdict};
 use crate::dht::tasks::{Task, Walk};
 use crate::id::NodeId;
 use crate::time::Time;
@@ -103,7 +103,12 @@ impl Engine {
                 return false;
             }
             Step::Ask(question) => {
-                self.put_in_turn(Request { purpose: Purpose::Op(op), ..question }, out);
+                let request = Request { purpose: Purpose::Op(op), ..question };
+                if self.is_own(&request.to) && !is_callers(&request) {
+                    self.met(&request, Obstacle::Itself);
+                    return true;
+                }
+                self.put_in_turn(request, out);
             }
             Step::Tell(announce) => self.put_in_turn(announce, out),
             Step::Nearest(_) if self.is_joining() => {
@@ -192,6 +197,14 @@ impl Engine {
         self.freed(now, &request.to, out);
     }
 
+    /// Takes note of what stands in the way of the answer to a request.
+    pub(super) fn met(&mut self, request: &Request, obstacle: Obstacle) {
+        if let Purpose::Op(op) = request.purpose {
+            self.operations.get_mut(op).into_iter().for_each(|task| task.met(request, obstacle));
+            self.stir(op);
+        }
+    }
+
     /// Ends the operations whose deadline is over, with what they have.
     pub(super) fn end_overdue(&mut self, now: Time) {
         while let Some((_, op)) = self.operations.first_deadline().filter(|&(at, _)| at <= now) {
@@ -214,6 +227,9 @@ impl Engine {
             Some(Outcome::Joined { seeds, .. }) if self.home.join == Some(op) => {
                 self.came_home(now, &seeds);
             }
+            Some(Outcome::Joined { seeds, .. }) if self.home.check == Some(op) => {
+                self.seeds_checked(now, &seeds);
+            }
             Some(_) if self.refreshing == Some(op) => self.refreshing = None,
             Some(outcome) => self.events.push_back(Event::Done { op, outcome }),
             None => {}
@@ -231,11 +247,9 @@ impl Engine {
         Some(task)
     }
 
-    /// Whether there may be another node at the address that a request goes to; a caller's ping goes
-    /// where the caller says.
+    /// Whether this node can send where a request goes; a caller's ping goes where the caller says.
     fn can_ask(&self, request: &Request) -> bool {
-        let is_callers = request.id.is_none() && request.question == Question::Ping;
-        is_callers || self.reaches(&request.to) && !self.is_own(&request.to)
+        is_callers(request) || self.reaches(&request.to)
     }
 
     /// The nodes that `reply` lists and that are worth asking, each id and each address once.
@@ -258,4 +272,9 @@ impl Engine {
                 && self.guard.believes(&node.endpoint, &from, has_trailer)
         })
     }
+}
+
+/// Whether it is a ping that a caller wants.
+fn is_callers(request: &Request) -> bool {
+    request.id.is_none() && request.question == Question::Ping
 }

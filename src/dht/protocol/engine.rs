@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
-use super::output::{Event, Outbox};
+use super::output::{Event, Outbox, Warning};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
 use crate::dht::guard::Guard;
@@ -29,6 +30,9 @@ use crate::wire::seal::Seal;
 /// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
 /// answer and a probe, under any seal; the protocol asks for 400 at least.
 const PADDED_LEN: usize = 416;
+
+/// Between two warnings of a kind at least so much passes, whatever strangers do.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One DHT node without socket and clock.
 ///
@@ -82,6 +86,8 @@ pub struct Engine {
     /// contact.
     pub(super) last_arrival: Time,
     pub(super) next_sweep: Time,
+    /// When each kind of warning may be given next.
+    next_warnings: [Time; 3],
 }
 
 impl Engine {
@@ -120,6 +126,7 @@ impl Engine {
             born: now,
             last_arrival: now,
             next_sweep: now,
+            next_warnings: [now; 3],
         }
     }
 
@@ -143,6 +150,19 @@ impl Engine {
     /// Notes something that came in and was not served.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.counters.refused[refusal as usize] += 1;
+    }
+
+    /// Gives a warning, unless one of its kind was given within a minute.
+    pub fn warn(&mut self, now: Time, warning: Warning) {
+        let next = match warning {
+            Warning::Namesake(_) => &mut self.next_warnings[0],
+            Warning::Unopened(_) => &mut self.next_warnings[1],
+            Warning::AddressLost => &mut self.next_warnings[2],
+        };
+        if now >= *next {
+            *next = now + WARNING_INTERVAL;
+            self.events.push_back(Event::Warning(warning));
+        }
     }
 
     /// Sends a question; whether there was room for one more.
@@ -246,6 +266,13 @@ impl Engine {
             } else {
                 *endpoint == self.bound
             }
+    }
+
+    /// Whether a packet from there may be this node's own: a node bound to every address of its host
+    /// does not know them.
+    pub(super) fn may_be_own(&self, endpoint: &Endpoint) -> bool {
+        let is_anywhere = self.bound.ip().is_unspecified();
+        self.is_own(endpoint) || is_anywhere && endpoint.port() == self.bound.port()
     }
 
     pub(super) fn random_id(&mut self) -> NodeId {

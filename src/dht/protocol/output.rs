@@ -57,6 +57,17 @@ impl Outbox {
     }
 }
 
+/// What may be wrong with a node or its surroundings. Anyone can forge what these rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// A packet from there carries this node's own id.
+    Namesake(Endpoint),
+    /// A datagram from there does not open under this network's key.
+    Unopened(Endpoint),
+    /// The host has lost the address that the node is bound to.
+    AddressLost,
+}
+
 /// What an engine has to tell its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -97,9 +108,13 @@ pub enum Event {
     },
     /// The node has joined through its home contacts and lists so many contacts.
     Joined(usize),
+    /// Something that its owner may want to put right; of each kind, once a minute at most.
+    Warning(Warning),
+    /// Some of the contacts that the node was made with are silent, while others are known.
+    Missing,
     /// The node has tried to join and knows nobody still.
     Alone {
-        /// The contacts that it was made with.
+        /// The contacts that it was made with, but for those that are the node itself.
         seeds: Vec<Endpoint>,
         /// It tries again after so long.
         wait: Duration,

@@ -1,6 +1,7 @@
 //! What a node does by itself to stay joined: it joins through its home contacts, refreshes buckets,
 //! asks candidates and contacts whether they are there, and forgets old records.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand_core::Rng;
@@ -8,7 +9,7 @@ use rand_core::Rng;
 use super::engine::Engine;
 use super::output::{Event, Outbox};
 use crate::dht::requests::{Purpose, Question, Request};
-use crate::dht::tasks::step::Seeds;
+use crate::dht::tasks::step::{SeedState, Seeds};
 use crate::dht::tasks::{Join, Task, Walk};
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
@@ -31,7 +32,7 @@ impl Engine {
     pub(super) fn is_joining(&self) -> bool {
         let home = &self.home;
         self.table.is_empty()
-            && (home.expects_more || !home.seeds.is_empty() || self.has_recalled())
+            && (home.expects_more || home.others().next().is_some() || self.has_recalled())
     }
 
     /// Whether there are contacts of an earlier run to ask.
@@ -70,13 +71,52 @@ impl Engine {
         }
     }
 
+    /// When it is looked next whether some of the home contacts are missing.
+    pub(super) fn next_seed_check(&self) -> Option<Time> {
+        self.home.next_check().filter(|_| !self.table.is_empty())
+    }
+
+    /// Asks the home contacts that are not listed, now and then for ever: one that comes up late may
+    /// have a network of its own by then. Through one that has been silent the node joins; of one
+    /// that answered lately it only wants to know that it is there.
+    pub(super) fn check_seeds(&mut self, now: Time, out: &mut Outbox) {
+        if self.next_seed_check().is_none_or(|at| at > now) {
+            return;
+        }
+        let listed: BTreeSet<Endpoint> =
+            self.table.entries().map(|entry| entry.contact.endpoint).collect();
+        let missing = self.home.others().filter(|seed| !listed.contains(seed)).collect();
+        let [silent, there] = self.home.split_missing(now, missing);
+        for seed in there {
+            self.ask(Request::to_endpoint(now, seed, Question::Ping, Purpose::Nothing), out);
+        }
+        if !silent.is_empty() {
+            let join = Join::new(self.id, silent, Vec::new(), false, &self.config);
+            let op = self.begin(now, Task::Join(Box::new(join)), None);
+            self.home.check = Some(op);
+            self.events.push_back(Event::Missing);
+        }
+        self.run(now, out);
+    }
+
+    /// Takes note of how a join through home contacts went that were missing.
+    pub(super) fn seeds_checked(&mut self, now: Time, seeds: &Seeds) {
+        self.home.check = None;
+        self.home.sort_own(seeds);
+        if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
+            self.events.push_back(Event::Joined(self.table.len()));
+            self.hurry_memberships(now);
+        }
+    }
+
     /// Takes note of how a join by itself went.
     pub(super) fn came_home(&mut self, now: Time, seeds: &Seeds) {
+        self.home.sort_own(seeds);
         for silent in self.home.sort_recalled(seeds) {
             self.table.remember(now, silent);
         }
         self.events.push_back(match self.home.ended(now, self.table.is_empty()) {
-            Some(wait) => Event::Alone { seeds: self.home.seeds.clone(), wait },
+            Some(wait) => Event::Alone { seeds: self.home.others().collect(), wait },
             None => Event::Joined(self.table.len()),
         });
     }

@@ -1,7 +1,9 @@
 //! An announce: a walk to the nodes nearest to a topic, and then the announce to each of them, with
 //! the token that it gave.
 
-use super::step::{Answer, Step, Verdict};
+use std::time::Duration;
+
+use super::step::{Answer, Outcome, Step, Verdict, pause_after};
 use super::walk::Walk;
 use crate::config::Config;
 use crate::dht::requests::{Announcement, Purpose, Question, Request};
@@ -11,12 +13,14 @@ use crate::wire::message::{Contact, Endpoint, Token};
 
 /// An announce under way.
 pub struct Announce {
-    pub(super) walk: Walk,
+    pub walk: Walk,
     port: Option<u16>,
     /// Nodes that gave no token and take an announce without one, as those of v0.1 do.
     unproved: Vec<Endpoint>,
     /// The nodes that are to store it; `None` until the walk is over.
     storers: Option<Vec<Storer>>,
+    /// So often all storers were silent and are told anew.
+    repeats: u32,
 }
 
 /// A node that is to store the announce.
@@ -35,7 +39,9 @@ enum Storing {
     Confirmed,
     /// It was told in v0.1's way, in which it stores and does not say so.
     Entrusted,
-    /// It refused, was silent twice, or could not be told; it may still confirm late.
+    /// Silent twice; it may still confirm late.
+    Silent,
+    /// It refused, or could not be told.
     Failed,
 }
 
@@ -43,7 +49,7 @@ impl Announce {
     /// An announce of `topic`, with this port or the one that its packets come from.
     pub fn new(topic: NodeId, port: Option<u16>, config: &Config) -> Self {
         let walk = Walk::to_peers(topic, config);
-        Self { walk, port, unproved: Vec::new(), storers: None }
+        Self { walk, port, unproved: Vec::new(), storers: None, repeats: 0 }
     }
 
     pub(super) fn step(&mut self, now: Time) -> Step {
@@ -53,7 +59,8 @@ impl Announce {
                 step => return step,
             }
         }
-        let Self { walk, port, storers, .. } = self;
+        self.tell_silent_again();
+        let Self { walk, port, storers, repeats, .. } = self;
         let storers = storers.get_or_insert_default();
         let is_untold =
             |storer: &&mut Storer| matches!(storer.state, Storing::Untold | Storing::Late);
@@ -70,7 +77,23 @@ impl Announce {
             return Step::Tell(Request { id: None, ..request });
         }
         storer.state = Storing::Told;
-        Step::Ask(Request { is_retry: state == Storing::Late, ..request })
+        let is_retry = state == Storing::Late;
+        let pause = if is_retry { pause_after(2 + *repeats) } else { Duration::ZERO };
+        Step::Ask(Request { is_retry, pause, ..request })
+    }
+
+    /// Has a patient announce tell all storers once more, where they are silent and nobody stores it.
+    fn tell_silent_again(&mut self) {
+        let is_open = |state| matches!(state, Storing::Untold | Storing::Told | Storing::Late);
+        let has_hope = self.storers.iter().flatten().any(|storer| is_open(storer.state));
+        if !self.walk.is_patient() || has_hope || self.is_stored() {
+            return;
+        }
+        let silent = self.storers.iter_mut().flatten();
+        let silent = silent.filter(|storer| storer.state == Storing::Silent);
+        if silent.map(|storer| storer.state = Storing::Late).count() > 0 {
+            self.repeats += 1;
+        }
     }
 
     pub(super) fn answered(&mut self, answer: &Answer<'_>) {
@@ -87,12 +110,16 @@ impl Announce {
 
     /// Notes that a storer is silent: it is told once more, unless that was the second time.
     pub(super) fn late(&mut self, id: &NodeId, is_retry: bool) {
-        self.settle(id, if is_retry { Storing::Failed } else { Storing::Late });
+        self.settle(id, if is_retry { Storing::Silent } else { Storing::Late });
     }
 
     /// Notes that a storer cannot be told.
     pub(super) fn failed(&mut self, id: &NodeId) {
         self.settle(id, Storing::Failed);
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        self.walk.obstacle().map_or(Outcome::Announced(self.confirmed()), Outcome::Failed)
     }
 
     /// How many nodes have confirmed that they store it.

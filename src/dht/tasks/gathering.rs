@@ -162,6 +162,10 @@ impl Gathering {
         self.is_full().then_some(self.topic)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.named.len() >= self.enough
     }

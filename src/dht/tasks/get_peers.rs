@@ -2,7 +2,7 @@
 //! and then the rest of what they store.
 
 use super::gathering::Gathering;
-use super::step::{Answer, Step};
+use super::step::{Answer, Outcome, Step};
 use super::walk::Walk;
 use crate::config::Config;
 use crate::id::NodeId;
@@ -11,7 +11,7 @@ use crate::wire::message::Endpoint;
 
 /// A lookup for peers under way.
 pub struct GetPeers {
-    pub(super) walk: Walk,
+    pub walk: Walk,
     pub(super) peers: Gathering,
 }
 
@@ -35,5 +35,10 @@ impl GetPeers {
             self.walk.answered(answer);
         }
         self.peers.answered(answer)
+    }
+
+    pub(super) fn outcome(&self) -> Outcome {
+        let obstacle = self.walk.obstacle().filter(|_| self.peers.is_empty());
+        obstacle.map_or(Outcome::Found, Outcome::Failed)
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::step::{Answer, Outcome, SeedState, Seeds, Step};
+use super::step::{Answer, Outcome, SeedState, Seeds, Step, pause_after};
 use super::walk::Walk;
 use crate::config::Config;
 use crate::dht::requests::{Purpose, Request};
@@ -13,9 +13,10 @@ use crate::time::Time;
 use crate::wire::message::Endpoint;
 
 /// So often a join asks a contact that does not answer: one that somebody named, on which all may
-/// hang, and another, of which there are more.
-const NAMED_ATTEMPTS: u8 = 3;
-const OTHER_ATTEMPTS: u8 = 2;
+/// hang, and another, of which there are more. One with a deadline goes on asking the named ones as
+/// long as nobody answers.
+const NAMED_ATTEMPTS: u32 = 3;
+const OTHER_ATTEMPTS: u32 = 2;
 
 /// Contacts that one join asks at once, without waiting for the answer of one: of the most that an
 /// earlier run leaves, where nearly all are dead, the last is asked within ten seconds.
@@ -31,6 +32,8 @@ pub struct Join {
     named: usize,
     /// Whether [`Join::add`] is going to bring more.
     expects_more: bool,
+    /// Whether it asks the named seeds until its deadline, as long as nobody answers.
+    is_patient: bool,
     /// Seeds to ask once more, because they are late.
     repeats: Vec<Endpoint>,
     /// The walk to the own id.
@@ -67,6 +70,7 @@ impl Join {
             seeds,
             named,
             expects_more,
+            is_patient: false,
             repeats: Vec::new(),
             walk,
             to_refresh: None,
@@ -76,6 +80,11 @@ impl Join {
             // callers want.
             greetings: GREETINGS.min(config.open_requests / 4),
         }
+    }
+
+    /// Whether it is to ask for as long as nobody answers; a deadline must end it then.
+    pub fn set_patient(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
     }
 
     /// Has it ask more in any case, each that is new, once.
@@ -146,7 +155,11 @@ impl Join {
     }
 
     pub(super) fn outcome(&self, contacts: usize) -> Outcome {
-        Outcome::Joined { contacts, seeds: self.seeds.clone() }
+        let settled = |&(seed, state)| match state {
+            SeedState::Late(_) => (seed, SeedState::Silent),
+            _ => (seed, state),
+        };
+        Outcome::Joined { contacts, seeds: self.seeds.iter().map(settled).collect() }
     }
 
     /// Notes that a seed is silent: it is asked again, up to a number of times.
@@ -158,18 +171,20 @@ impl Join {
             SeedState::Late(asked) => asked,
             _ => 1,
         };
-        let max = if at < self.named { NAMED_ATTEMPTS } else { OTHER_ATTEMPTS };
-        if asked < max {
+        let is_named = at < self.named;
+        let max = if is_named { NAMED_ATTEMPTS } else { OTHER_ATTEMPTS };
+        let goes_on = is_named && self.is_patient && self.answered_seeds() == 0;
+        if asked < max || goes_on {
             self.repeats.push(*seed);
             self.settle(seed, SeedState::Late(asked + 1));
         } else {
-            self.seed_failed(seed);
+            self.settle(seed, SeedState::Silent);
         }
     }
 
-    /// Notes that a seed will not answer.
-    pub(super) fn seed_failed(&mut self, seed: &Endpoint) {
-        self.settle(seed, SeedState::Silent);
+    /// Notes that a seed could not be asked, or cannot answer.
+    pub(super) fn seed_failed(&mut self, seed: &Endpoint, state: SeedState) {
+        self.settle(seed, state);
     }
 
     /// The next seed to ask, if one more may be asked.
@@ -177,7 +192,11 @@ impl Join {
         let question = self.walk.question;
         let request = |to| Request::to_endpoint(now, to, question, Purpose::Nothing);
         if let Some(to) = self.repeats.pop() {
-            return Some(request(to).repeated(now));
+            let asked = match self.position(&to).map(|at| self.seeds[at].1) {
+                Some(SeedState::Late(asked)) => asked - 1,
+                _ => 0,
+            };
+            return Some(Request { is_retry: true, pause: pause_after(asked), ..request(to) });
         }
         let at = self.seeds.iter().position(|(_, state)| *state == SeedState::Unasked)?;
         // The named ones do not wait for the others.
@@ -217,9 +236,9 @@ impl Join {
     fn is_settled(&self) -> bool {
         let mut states = self.seeds.iter().map(|(_, state)| *state);
         let is_open = |state| matches!(state, SeedState::Unasked | SeedState::Asking);
+        let is_given_up = |state| matches!(state, SeedState::Silent | SeedState::Failed(_));
         !states.clone().any(is_open)
-            && (self.answered_seeds() > 0
-                || !self.expects_more && states.all(|state| state == SeedState::Silent))
+            && (self.answered_seeds() > 0 || !self.expects_more && states.all(is_given_up))
     }
 
     fn answered_seeds(&self) -> usize {

@@ -18,7 +18,7 @@ pub use self::introduction::Introduction;
 pub use self::join::Join;
 pub use self::membership::MembershipTask;
 pub use self::ping::Ping;
-use self::step::{Answer, Outcome, Step};
+use self::step::{Answer, Obstacle, Outcome, SeedState, Step};
 pub use self::walk::Walk;
 use crate::config::Config;
 use crate::dht::requests::Request;
@@ -72,7 +72,7 @@ impl Task {
         }
         match (self, request.contact(), request.question.target()) {
             (Task::Ping(task), ..) => task.late(),
-            (Task::Introduction(task), ..) => task.late(request.is_retry),
+            (Task::Introduction(task), ..) => task.late(),
             (Task::Join(task), None, _) => task.seed_is_late(&request.to),
             (task, Some(contact), Some(target)) => {
                 task.walk(target).into_iter().for_each(|walk| walk.lookup.late(&contact));
@@ -91,7 +91,7 @@ impl Task {
             return self.gathering().into_iter().for_each(|peers| peers.failed(&contact));
         }
         match (self, request.contact(), request.question.target()) {
-            (Task::Join(task), None, _) => task.seed_failed(&request.to),
+            (Task::Join(task), None, _) => task.seed_failed(&request.to, SeedState::Silent),
             (task, Some(contact), Some(target)) => {
                 task.walk(target).into_iter().for_each(|walk| walk.lookup.failed(&contact));
             }
@@ -103,7 +103,23 @@ impl Task {
         }
     }
 
-    /// Notes that the answer to one of its questions is no longer accepted.
+    /// Notes that one of its questions met with an obstacle, so that no answer comes.
+    pub fn met(&mut self, request: &Request, obstacle: Obstacle) {
+        match (self, request.contact(), request.question.target()) {
+            (Task::Ping(task), ..) => task.met(obstacle),
+            (Task::Introduction(task), ..) => task.met_obstacle(),
+            (Task::Join(task), None, _) => {
+                task.seed_failed(&request.to, SeedState::Failed(obstacle));
+            }
+            (task, _, target) => {
+                let walk = target.and_then(|target| task.walk(target));
+                walk.into_iter().for_each(|walk| walk.met(obstacle));
+                task.failed(request);
+            }
+        }
+    }
+
+    /// Notes that one of its questions has expired.
     pub fn expired(&mut self) {
         if let Task::Ping(task) = self {
             task.expired();
@@ -116,8 +132,8 @@ impl Task {
         match self {
             Task::Ping(task) => Some(task.outcome()),
             Task::FindNode(walk) => Some(walk.outcome()),
-            Task::GetPeers(_) => Some(Outcome::Found),
-            Task::Announce(task) => Some(Outcome::Announced(task.confirmed())),
+            Task::GetPeers(task) => Some(task.outcome()),
+            Task::Announce(task) => Some(task.outcome()),
             Task::Join(task) => Some(task.outcome(contacts)),
             Task::Introduction(_) | Task::Membership(_) => None,
         }

@@ -1,47 +1,56 @@
-//! A ping: one node asked whether it is there, until it answers or no answer is accepted any more.
+//! A ping: one node asked whether it is there, until it answers or the time is up.
 
 use std::time::Duration;
 
-use super::step::{Outcome, Step};
+use super::step::{Obstacle, Outcome, Step, pause_after};
 use crate::dht::requests::{Purpose, Question, Request};
 use crate::time::Time;
 use crate::wire::message::Endpoint;
 
-/// So often a ping asks.
-const ATTEMPTS: u8 = 3;
+/// So often a ping without a deadline asks.
+const ATTEMPTS: u32 = 3;
 
 /// A ping under way.
 pub struct Ping {
     to: Endpoint,
-    /// Questions sent, at most [`ATTEMPTS`].
-    asked: u8,
-    /// Those of them whose answer is no longer accepted.
-    expired: u8,
+    /// Whether a deadline ends it; else its number of questions does.
+    has_deadline: bool,
+    /// Questions sent.
+    asked: u32,
+    /// Those of them that have expired.
+    expired: u32,
     /// Whether the last one is late, or none was sent yet.
     is_due: bool,
-    round_trip: Option<Duration>,
+    outcome: Option<Outcome>,
 }
 
 impl Ping {
-    pub fn new(to: Endpoint) -> Self {
-        Self { to, asked: 0, expired: 0, is_due: true, round_trip: None }
+    pub fn new(to: Endpoint, has_deadline: bool) -> Self {
+        Self { to, has_deadline, asked: 0, expired: 0, is_due: true, outcome: None }
     }
 
     pub(super) fn step(&mut self, now: Time) -> Step {
-        if self.round_trip.is_some() || self.asked > 0 && self.expired >= self.asked {
+        let is_spent = !self.has_deadline && self.asked >= ATTEMPTS;
+        if self.outcome.is_some() || is_spent && self.expired >= self.asked {
             return Step::Over;
         }
-        if !self.is_due || self.asked >= ATTEMPTS {
+        if !self.is_due || is_spent {
             return Step::Wait;
         }
+        let pause = pause_after(self.asked);
         self.is_due = false;
         self.asked += 1;
         let first = Request::to_endpoint(now, self.to, Question::Ping, Purpose::Nothing);
-        Step::Ask(Request { is_retry: self.asked > 1, ..first })
+        Step::Ask(Request { is_retry: self.asked > 1, pause, ..first })
     }
 
     pub(super) fn answered(&mut self, round_trip: Duration) {
-        self.round_trip = Some(round_trip);
+        self.outcome = Some(Outcome::Pong(round_trip));
+    }
+
+    /// Notes that there is no answer to wait for.
+    pub(super) fn met(&mut self, obstacle: Obstacle) {
+        self.outcome = Some(Outcome::Failed(obstacle));
     }
 
     /// Notes that the last question was not answered within its short wait.
@@ -49,12 +58,12 @@ impl Ping {
         self.is_due = true;
     }
 
-    /// Notes that the answer to one of its questions is no longer accepted.
+    /// Notes that one of its questions has expired.
     pub(super) fn expired(&mut self) {
         self.expired += 1;
     }
 
     pub(super) fn outcome(&self) -> Outcome {
-        self.round_trip.map_or(Outcome::Silence, Outcome::Pong)
+        self.outcome.clone().unwrap_or(Outcome::Silence)
     }
 }

@@ -55,6 +55,31 @@ pub enum Verdict {
     Refused,
 }
 
+/// Why a question gets no answer, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The system refused to send it, with this code of its own.
+    System(i32),
+    /// It went to this node itself.
+    Itself,
+    /// Another node with this node's id answered.
+    Namesake,
+}
+
+/// So many questions go out as fast as the round trips measured allow, before repetitions pause.
+const QUICK: u32 = 3;
+/// The longest pause between two repetitions.
+const PAUSE_MAX: Duration = Duration::from_secs(16);
+
+/// The least time between a question that is repeated for as long as its task has, and the next
+/// repetition: 1, 2, 4 s and so on, after the first few; `asked` were sent before it.
+pub fn pause_after(asked: u32) -> Duration {
+    match asked.checked_sub(QUICK) {
+        None => Duration::ZERO,
+        Some(repeated) => PAUSE_MAX.min(Duration::from_secs(1 << repeated.min(10))),
+    }
+}
+
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -62,6 +87,8 @@ pub enum Outcome {
     Pong(Duration),
     /// The pinged node did not answer.
     Silence,
+    /// Nobody could be asked: each question met with this.
+    Failed(Obstacle),
     /// The nodes nearest to the target that answered, the nearest first.
     Nodes(Vec<Contact>),
     /// A lookup for peers is over; what it found was told as it came.
@@ -88,9 +115,11 @@ pub enum SeedState {
     /// No answer yet.
     Asking,
     /// No answer within the short wait; it was asked so often by now.
-    Late(u8),
+    Late(u32),
     /// It answered.
     Answered,
-    /// It did not answer, however often it was asked; or it cannot be asked.
+    /// It did not answer, however often it was asked; or there was no room for the question.
     Silent,
+    /// It cannot answer.
+    Failed(Obstacle),
 }

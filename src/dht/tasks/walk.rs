@@ -2,7 +2,9 @@
 //! nearest that answer. Which contact comes next is decided in `dht::lookup`; what is done with the
 //! answers, by the task that the walk is for.
 
-use super::step::{Answer, Outcome, Step, Verdict};
+use std::time::Duration;
+
+use super::step::{Answer, Obstacle, Outcome, Step, Verdict, pause_after};
 use crate::config::Config;
 use crate::dht::lookup::Lookup;
 use crate::dht::requests::{Purpose, Question, Request};
@@ -16,19 +18,46 @@ pub struct Walk {
     pub(super) question: Question,
     /// Whether it has the contacts to begin with.
     is_begun: bool,
+    /// Whether its questions are repeated until its deadline, as long as nobody answers.
+    is_patient: bool,
+    /// So often all were silent and are asked anew.
+    repeats: u32,
+    /// Questions that met with an obstacle, and the last.
+    obstacles: usize,
+    obstacle: Option<Obstacle>,
 }
 
 impl Walk {
     /// A walk to the nodes nearest to `target` that asks for nodes.
     pub fn to_nodes(target: NodeId, config: &Config) -> Self {
-        let question = Question::FindNode(target);
-        Self { lookup: Lookup::new(target, config), question, is_begun: false }
+        Self::new(target, Question::FindNode(target), config)
     }
 
     /// A walk to the nodes nearest to `topic` that asks for its peers.
     pub fn to_peers(topic: NodeId, config: &Config) -> Self {
-        let question = Question::GetPeers(topic, Part::WHOLE);
-        Self { lookup: Lookup::new(topic, config), question, is_begun: false }
+        Self::new(topic, Question::GetPeers(topic, Part::WHOLE), config)
+    }
+
+    fn new(target: NodeId, question: Question, config: &Config) -> Self {
+        Self {
+            lookup: Lookup::new(target, config),
+            question,
+            is_begun: false,
+            is_patient: false,
+            repeats: 0,
+            obstacles: 0,
+            obstacle: None,
+        }
+    }
+
+    /// Whether it is to repeat its questions for as long as nobody answers; a deadline must end it
+    /// then.
+    pub fn set_patient(&mut self, is_patient: bool) {
+        self.is_patient = is_patient;
+    }
+
+    pub(super) fn is_patient(&self) -> bool {
+        self.is_patient
     }
 
     pub fn begin(&mut self, contacts: &[Contact]) {
@@ -40,12 +69,29 @@ impl Walk {
         if !self.is_begun {
             return Step::Nearest(self.lookup.target());
         }
+        if self.is_patient && self.lookup.is_done() && self.lookup.ask_silent_again() {
+            self.repeats += 1;
+        }
         if let Some(query) = self.lookup.next_query() {
             let Self { question, .. } = *self;
             let first = Request::to_contact(now, query.contact, question, Purpose::Nothing);
-            return Step::Ask(Request { is_retry: query.is_retry, ..first });
+            let pause = if query.is_retry { pause_after(2 + self.repeats) } else { Duration::ZERO };
+            return Step::Ask(Request { is_retry: query.is_retry, pause, ..first });
         }
         if self.lookup.is_done() { Step::Over } else { Step::Wait }
+    }
+
+    /// Notes that one of its questions met with an obstacle.
+    pub(super) fn met(&mut self, obstacle: Obstacle) {
+        if let Obstacle::System(_) = obstacle {
+            self.obstacles += 1;
+            self.obstacle = Some(obstacle);
+        }
+    }
+
+    /// Why none of its questions was sent.
+    pub(super) fn obstacle(&self) -> Option<Obstacle> {
+        self.obstacle.filter(|_| self.obstacles >= self.lookup.queries())
     }
 
     pub(super) fn answered(&mut self, answer: &Answer<'_>) {
@@ -57,6 +103,9 @@ impl Walk {
     }
 
     pub(super) fn outcome(&self) -> Outcome {
+        if let Some(obstacle) = self.obstacle() {
+            return Outcome::Failed(obstacle);
+        }
         Outcome::Nodes(self.lookup.closest().map(|(contact, _)| contact).collect())
     }
 }
