@@ -45,8 +45,8 @@ macro_rules! config_fields {
             ///
             /// Default 0.05; 0.001 to 10.
             short_wait_min: Duration = Duration::from_millis(50), Duration::from_millis(1)..=Duration::from_secs(10);
-            /// The most seconds for which a lookup holds a place for an answer, whatever the round
-            /// trips measured; twice that where nothing is measured yet.
+            /// The most seconds for which a lookup holds a place for an answer, unless the round trips
+            /// measured are about as long; twice that where nothing is measured yet.
             ///
             /// Default 0.5; 0.001 to 60.
             short_wait_max: Duration = Duration::from_millis(500), Duration::from_millis(1)..=Duration::from_secs(60);

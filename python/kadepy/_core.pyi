@@ -140,8 +140,8 @@ class Config:
         """
     @property
     def short_wait_max(self) -> float:
-        """The most seconds for which a lookup holds a place for an answer, whatever the round
-        trips measured; twice that where nothing is measured yet.
+        """The most seconds for which a lookup holds a place for an answer, unless the round trips
+        measured are about as long; twice that where nothing is measured yet.
 
         Default 0.5; 0.001 to 60.
         """
