@@ -227,9 +227,10 @@ impl Requests {
             None => return None,
         };
         let Request { to, id, question, sent, .. } = self.open.get(&txid)?.request;
+        // Whoever repeats the transaction id is there, and the one who was asked for is not.
         let matches = to == from
             && question.is_answered_by(&reply.body)
-            && id.is_none_or(|id| id == reply.sender);
+            && (reply.txid().is_some() || id.is_none_or(|id| id == reply.sender));
         if !matches {
             return None;
         }

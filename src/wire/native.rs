@@ -48,6 +48,7 @@ mod tag {
     pub const PADDING: u8 = 8;
     pub const WANT: u8 = 9;
     pub const AGENT: u8 = 10;
+    pub const BOOT: u8 = 11;
 }
 
 /// The types of packets.
@@ -289,7 +290,8 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
                     Some(Want { v4: value[0] & WANT_V4 != 0, v6: value[0] & WANT_V6 != 0 });
             }
             (tag::AGENT, 1..=16) => trailer.agent = std::str::from_utf8(value).ok(),
-            (tag::TXID..=tag::AGENT, _) => return Err(DecodeError::Trailer),
+            (tag::BOOT, 2) => trailer.boot = Some(u16::from_be_bytes([value[0], value[1]])),
+            (tag::TXID..=tag::BOOT, _) => return Err(DecodeError::Trailer),
             _ => {}
         }
     }
@@ -388,6 +390,7 @@ fn trailer_len(trailer: &Trailer<'_>) -> usize {
         + if flags(trailer) == 0 { 0 } else { field(1) }
         + trailer.want.map_or(0, |_| field(1))
         + trailer.agent.map_or(0, |agent| field(agent.len()))
+        + trailer.boot.map_or(0, |_| field(2))
 }
 
 fn flags(trailer: &Trailer<'_>) -> u8 {
@@ -463,6 +466,9 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
     }
     if let Some(agent) = trailer.agent {
         put_field(out, tag::AGENT, agent.as_bytes());
+    }
+    if let Some(boot) = trailer.boot {
+        put_field(out, tag::BOOT, &boot.to_be_bytes());
     }
     match message.body {
         Body::FoundNodes => {

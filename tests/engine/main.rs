@@ -5,5 +5,6 @@ mod net;
 mod networks;
 mod private;
 mod recalled;
+mod restarts;
 mod scripted;
 mod seeds;

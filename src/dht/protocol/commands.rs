@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::engine::Engine;
+use super::engine::{Engine, boot_number};
 use super::output::{Event, Outbox};
 use super::stats::{Refusal, Stats};
 use crate::dht::guard::Guard;
@@ -67,7 +67,8 @@ impl Engine {
         Ok(self.start(now, Task::FindNode(Box::new(walk)), timeout, out))
     }
 
-    /// Looks up the peers of `topic`, what this node stores itself included.
+    /// Looks up the peers of `topic`, what this node stores itself included, and itself where it has
+    /// joined the topic and others have told at which address they see it.
     ///
     /// # Errors
     ///
@@ -80,8 +81,11 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        let own: Vec<Endpoint> =
-            self.storage.peers(now, &topic).take(self.config.lookup_peers).collect();
+        let mut own = self.own_records(topic, None);
+        let stored = self.storage.peers(now, &topic);
+        let others: Vec<Endpoint> = stored.filter(|peer| !own.contains(peer)).collect();
+        own.extend(others);
+        own.truncate(self.config.lookup_peers);
         let task = GetPeers::new(topic, &own, &self.config);
         let op = self.begin(now, Task::GetPeers(Box::new(task)), timeout);
         if !own.is_empty() {
@@ -313,7 +317,7 @@ impl Engine {
     /// run that nobody has heard of since, so that a run in which nothing answers loses nothing.
     pub fn remembered(&mut self, now: Time, max: usize) -> Vec<Contact> {
         let mut listed: Vec<&Entry> = self.table.entries().collect();
-        listed.sort_by_key(|entry| (entry.is_reliable(), entry.seen));
+        listed.sort_by_key(|entry| (entry.is_reliable(), entry.seen()));
         let mut contacts: Vec<Contact> = listed.iter().rev().map(|entry| entry.contact).collect();
         contacts.extend(self.table.dropped(now));
         contacts.extend(&self.home.recalled);
@@ -336,6 +340,7 @@ impl Engine {
             self.home.recalled.clear();
             self.storage = Storage::new(self.id, &self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);
+            self.boot = boot_number(&mut self.rng);
             self.restart_memberships(now);
         }
     }

@@ -11,9 +11,11 @@ use rand_core::{Rng, SeedableRng};
 use super::output::{Event, Outbox};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
+use crate::dht::doubts::Doubts;
 use crate::dht::guard::Guard;
 use crate::dht::home::Home;
 use crate::dht::operations::Operations;
+use crate::dht::own::Own;
 use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
 use crate::dht::rounds::Rounds;
 use crate::dht::routing::{Entry, MAX_CLOSEST, Table};
@@ -62,6 +64,11 @@ pub struct Engine {
     pub(super) requests: Requests,
     pub(super) storage: Storage,
     pub(super) guard: Guard,
+    pub(super) doubts: Doubts,
+    pub(super) own: Own,
+    /// Another number each time the node begins with nothing stored. It says so in its answers, and in
+    /// the questions that are padded, where it costs nothing.
+    pub(super) boot: u16,
     pub(super) operations: Operations,
     /// Operations that may want something: told of something since they were last asked.
     pub(super) stirred: VecDeque<OpId>,
@@ -71,6 +78,8 @@ pub struct Engine {
     pub(super) refreshing: Option<OpId>,
     /// When contacts that fell silent may be asked again.
     pub(super) next_greeting: Time,
+    /// When a contact may be asked whether it has begun anew.
+    pub(super) next_watch: Time,
     pub(super) events: VecDeque<Event>,
     pub(super) is_observed: bool,
     pub(super) counters: Counters,
@@ -101,6 +110,9 @@ impl Engine {
             requests: Requests::new(&config),
             storage: Storage::new(id, &config),
             guard: Guard::new(&config, &mut rng),
+            doubts: Doubts::default(),
+            own: Own::default(),
+            boot: boot_number(&mut rng),
             config,
             rng,
             seal: Seal::default(),
@@ -110,6 +122,7 @@ impl Engine {
             rounds: Rounds::default(),
             refreshing: None,
             next_greeting: now,
+            next_watch: now,
             events: VecDeque::new(),
             is_observed: false,
             counters: Counters::default(),
@@ -152,8 +165,14 @@ impl Engine {
         let mut trailer = Trailer { txid: Some(txid), ..Trailer::default() };
         let (body, pad_to) = match &request.question {
             Question::Ping => (Body::Ping, 0),
-            &Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
-            &Question::GetPeers(topic) => (Body::GetPeers { topic }, PADDED_LEN),
+            &Question::FindNode(target) => {
+                trailer.boot = Some(self.boot);
+                (Body::FindNode { target }, PADDED_LEN)
+            }
+            &Question::GetPeers(topic) => {
+                trailer.boot = Some(self.boot);
+                (Body::GetPeers { topic }, PADDED_LEN)
+            }
             Question::Announce(Announcement { topic, port, token }) => {
                 trailer.token = token.as_ref().map(Token::as_bytes);
                 trailer.implied_port = port.is_none();
@@ -246,6 +265,8 @@ impl Engine {
         self.requests.check_invariants();
         self.storage.check_invariants();
         self.guard.check_invariants();
+        self.doubts.check_invariants();
+        self.own.check_invariants();
         self.operations.check_invariants(&self.config);
         assert!(self.table.get(&self.id).is_none());
         assert!(self.stirred.is_empty(), "an operation was left waiting for its turn");
@@ -256,4 +277,9 @@ impl Engine {
         self.rounds.check_invariants(memberships);
         assert!(self.rounds.peers <= self.config.records, "more peers than allowed in all");
     }
+}
+
+/// A boot number; the smallest mean that there is none.
+pub(super) fn boot_number(rng: &mut impl Rng) -> u16 {
+    ((rng.next_u32() >> 16) as u16).max(2)
 }

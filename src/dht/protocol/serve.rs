@@ -7,10 +7,13 @@ use super::engine::Engine;
 use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
-use crate::dht::routing::{FRESH, MAX_CLOSEST};
+use crate::dht::routing::{Entry, MAX_CLOSEST};
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Trailer, Want};
+
+/// The most peers in an answer.
+const PEERS_MAX: usize = 128;
 
 /// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
 const PROBE_LEN: usize = 47;
@@ -45,12 +48,13 @@ impl Engine {
         let trailer = asked.map(|asked| Trailer {
             txid: asked.txid,
             endpoint: Some(from),
+            boot: Some(self.boot),
             ..Trailer::default()
         });
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
-        let peers: ArrayVec<Endpoint, 128>;
+        let peers: ArrayVec<Endpoint, PEERS_MAX>;
         let token;
 
         match request.body {
@@ -67,7 +71,14 @@ impl Engine {
                 }
                 let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
                 let max = self.config.reply_peers;
-                peers = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+                let mut sample = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+                for own in self.own_records(topic, Some(&from)) {
+                    if want.includes(&own) && !sample.contains(&own) {
+                        sample.truncate(max.saturating_sub(1));
+                        sample.insert(0, own);
+                    }
+                }
+                peers = sample;
                 reply.body =
                     if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
                 reply.peers = &peers;
@@ -145,20 +156,21 @@ impl Engine {
         if allowance_left < PROBE_LEN + self.seal.overhead() {
             return;
         }
-        // A node that has moved is taken in under its new address once the old one is silent.
-        let listed = self.table.get(&request.sender).map(|entry| (entry.contact, entry.seen));
-        if let Some((listed, seen)) = listed {
-            if listed.endpoint != from && now - seen > FRESH {
-                self.check(now, listed, out);
-            }
-        }
+        let candidate = Contact { id: request.sender, endpoint: from };
         let is_welcome = !request.trailer.is_some_and(|trailer| trailer.read_only)
-            && self.table.has_use_for(&request.sender)
+            && (self.table.has_use_for(&candidate) || self.has_begun_anew(request))
             && !self.requests.is_asking(from);
         if !is_welcome {
             return;
         }
-        let candidate = Contact { id: request.sender, endpoint: from };
+        // One that is listed is asked about what does not fit, and not more often than it takes to
+        // tell. If it has moved, it is taken in once nobody answers at its former address.
+        if self.table.get(&candidate.id).is_some_and(Entry::is_reliable) {
+            if self.doubts.raise(now, candidate) {
+                self.check(now, candidate, out);
+            }
+            return;
+        }
         let is_taken = if from.is_local() {
             // Half of the room for requests is kept for what callers want.
             let has_room = self.requests.len() < self.config.open_requests / 2;
@@ -169,6 +181,28 @@ impl Engine {
         if !is_taken {
             self.refuse(Refusal::Candidates);
         }
+    }
+
+    /// Whether a request says that its sender, a contact, has begun anew since it last answered.
+    fn has_begun_anew(&self, request: &Message<'_>) -> bool {
+        let boot = request.trailer.and_then(|trailer| trailer.boot);
+        let known = self.table.get(&request.sender);
+        boot.is_some() && known.is_some_and(|entry| entry.boot() != boot)
+    }
+
+    /// This node as a peer of a topic that it has joined, as a node at `asker` can use it, or as its
+    /// own caller is told.
+    pub(super) fn own_records(&self, topic: NodeId, asker: Option<&Endpoint>) -> Vec<Endpoint> {
+        let Some(seen) = self.own.current(asker) else {
+            return Vec::new();
+        };
+        let joined = self.rounds.of(topic).into_iter();
+        let ports = joined.filter_map(|op| self.operations.membership(op)).map(|task| task.port);
+        let mut records: Vec<Endpoint> =
+            ports.map(|port| seen.with_port(port.unwrap_or(seen.port()))).collect();
+        records.sort_unstable();
+        records.dedup();
+        records
     }
 
     /// The contacts to list in an answer to `from`, the nearest to `target` first.
