@@ -1,10 +1,11 @@
-//! What serving one request costs beside an echo server in the same run, and what a network key adds
-//! to it: `cargo bench --bench serve` (Linux, for it reads the processes' CPU time from /proc).
+//! What serving one request costs beside an echo server in the same run, and what a network key or a
+//! wildcard address adds to it: `cargo bench --bench serve` (Linux, because it reads the processes' CPU
+//! time from /proc).
 //!
 //! Server and generator are processes of their own. The generator keeps 64 requests in flight; what
 //! counts is the CPU time of the serving process, all threads, for each request answered: the
-//! median of five rounds, in which a node, one of a sealed network and echo take turns. The echo
-//! server answers with as many bytes as the node does.
+//! median of five rounds, in which a node, echo, a node of a sealed network and one on every address
+//! take turns. The echo server answers with as many bytes as the node does.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
@@ -32,8 +33,9 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("echo") => echo(arguments[2].parse()?),
-        Some("node") => node(&Network::Public),
-        Some("sealed") => node(&sealed()?),
+        Some("node") => node("127.0.0.1:0", &Network::Public),
+        Some("sealed") => node("127.0.0.1:0", &sealed()?),
+        Some("wildcard") => node("0.0.0.0:0", &Network::Public),
         _ => compare(),
     }
 }
@@ -52,27 +54,36 @@ fn compare() -> Outcome<()> {
     }
     let plain = Target::start("node", &Network::Public)?;
     let sealed = Target::start("sealed", &sealed()?)?;
+    let wildcard = Target::start("wildcard", &Network::Public)?;
 
     println!(
         "CPU time of the serving process for one request, median of {ROUNDS} rounds of {REQUESTS}"
     );
-    println!("{:22} {:>9} {:>9} {:>7} {:>9} {:>7}", "", "node", "echo", "ratio", "sealed", "adds");
-    for (load, sealed_load) in plain.loads.iter().zip(&sealed.loads) {
+    print!("{:22} {:>9} {:>9} {:>7}", "", "node", "echo", "ratio");
+    println!(" {:>9} {:>7} {:>9} {:>7}", "sealed", "adds", "wildcard", "adds");
+    for (i, load) in plain.loads.iter().enumerate() {
         let echo = Server::start(&["echo", &load.answer_len.to_string()])?;
-        let turns = [(&plain.server, load), (&echo, load), (&sealed.server, sealed_load)];
-        let mut costs: [Vec<f64>; 3] = Default::default();
+        let turns = [
+            (&plain.server, load),
+            (&echo, load),
+            (&sealed.server, &sealed.loads[i]),
+            (&wildcard.server, &wildcard.loads[i]),
+        ];
+        let mut costs: [Vec<f64>; 4] = Default::default();
         for _ in 0..ROUNDS {
             for ((server, load), costs) in turns.iter().zip(&mut costs) {
                 costs.push(cost(server, load)?);
             }
         }
-        let [ours, floor, sealed] = costs.map(|mut costs| {
+        let [ours, floor, sealed, wildcard] = costs.map(|mut costs| {
             costs.sort_by(f64::total_cmp);
             costs[ROUNDS / 2]
         });
-        let (ratio, adds) = (ours / floor, (sealed / ours - 1.0) * 100.0);
-        let name = load.name;
-        println!("{name:22} {ours:6.2} µs {floor:6.2} µs {ratio:7.2} {sealed:6.2} µs {adds:5.0} %");
+        print!("{:22} {ours:6.2} µs {floor:6.2} µs {:7.2}", load.name, ours / floor);
+        for other in [sealed, wildcard] {
+            print!(" {other:6.2} µs {:5.0} %", (other / ours - 1.0) * 100.0);
+        }
+        println!();
     }
     Ok(())
 }
@@ -222,7 +233,11 @@ impl Server {
         let stdout = process.stdout.take().ok_or("a server without standard output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        Ok(Self { process, address: line.trim().parse()? })
+        let mut address: SocketAddr = line.trim().parse()?;
+        if address.ip().is_unspecified() {
+            address.set_ip([127, 0, 0, 1].into());
+        }
+        Ok(Self { process, address })
     }
 
     /// The CPU time of all its threads so far, from the scheduler's own count in nanoseconds.
@@ -244,8 +259,8 @@ impl Drop for Server {
     }
 }
 
-fn node(network: &Network) -> Outcome<()> {
-    let node = Node::start("127.0.0.1:0".parse()?, None, network, Config::default())?;
+fn node(address: &str, network: &Network) -> Outcome<()> {
+    let node = Node::start(address.parse()?, None, network, Config::default())?;
     println!("{}", node.address());
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())

@@ -119,7 +119,8 @@ macro_rules! config_fields {
             receive_buffer: usize = 4 << 20, 1_024..=1 << 30;
             /// With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
             /// a token, answers without a transaction id): `"local"`, `"never"` or `"always"`. A node
-            /// of a sealed network trusts none of them, whatever stands here.
+            /// of a sealed network trusts none of them, whatever stands here; one that is bound to a
+            /// single address trusts as local only what that address can have for a neighbor.
             ///
             /// Default "local".
             legacy: Legacy = Legacy::Local, Legacy::Local..=Legacy::Always;
@@ -176,7 +177,8 @@ config_fields!(make_config);
 /// With which addresses v0.1's unauthenticated packets are trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Legacy {
-    /// With local addresses, at which nothing of the Internet can be aimed.
+    /// With local addresses within the reach of the node's own, at which nothing of the Internet can
+    /// be aimed.
     Local,
     /// With none.
     Never,

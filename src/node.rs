@@ -1,7 +1,8 @@
 //! A running node: it owns the engine, the socket and the thread, and lets any thread use them. How
-//! results and packets reach who wants them is the affair of `pending` and `notices`; its state file is
-//! kept by `saver`.
+//! results and packets reach those who want them is the affair of `pending` and `notices`, what it logs
+//! that of `lines`; its state file is kept by `saver`.
 
+mod lines;
 mod notices;
 mod pending;
 mod saver;
@@ -19,6 +20,7 @@ use log::Level;
 use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
+pub use self::lines::Line;
 pub use self::notices::Notice;
 use self::notices::{Notices, Urgent};
 use self::pending::Waiter;
@@ -65,7 +67,8 @@ struct Shared {
     notices: OnceLock<Notices>,
     /// Held while the waiters are released: whoever finds none left may say that nothing comes.
     releasing: Mutex<()>,
-    wants_log: AtomicBool,
+    /// Where its log lines go.
+    lines: OnceLock<Sender<Line>>,
     is_closed: AtomicBool,
     /// Whether this is the copy of a node in a forked child, where its thread does not exist and
     /// a lock may be held for ever.
@@ -79,8 +82,6 @@ struct Shared {
     thread_lives: Mutex<Option<Sender<()>>>,
     thread_ended: Receiver<()>,
     file: OnceLock<StateFile>,
-    /// Whether a thread saves to it, which then is the last to end.
-    has_saver: AtomicBool,
 }
 
 struct State {
@@ -143,7 +144,7 @@ impl Node {
             link,
             notices: OnceLock::new(),
             releasing: Mutex::new(()),
-            wants_log: AtomicBool::new(false),
+            lines: OnceLock::new(),
             is_closed: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
             process: std::process::id(),
@@ -152,7 +153,6 @@ impl Node {
             thread_lives: Mutex::new(Some(thread_lives)),
             thread_ended,
             file: OnceLock::new(),
-            has_saver: AtomicBool::new(false),
         });
         let thread = reactor.spawn(Arc::clone(&shared))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
@@ -499,7 +499,7 @@ impl Shared {
         }
         let must_wake = is_earlier || state.engine.has_events();
         drop(state);
-        self.link.send(&out);
+        self.link.send(&out, &Batch::default());
         if must_wake {
             self.link.wake();
         }
@@ -523,8 +523,11 @@ impl Shared {
             let _ = waiter.replies.send(reply);
             self.announce_ready(waiter.signal);
         }
-        for notice in news.notices {
-            self.notify(notice);
+        for (from, packet) in news.packets {
+            self.notify(from, packet);
+        }
+        for (level, text) in news.lines {
+            self.log(level, &text);
         }
         if news.is_alone {
             // Where a token waits already, nobody has looked since.
@@ -541,47 +544,40 @@ impl Host for Shared {
         for _ in 0..batch.oversize {
             state.engine.refuse(Refusal::Oversize);
         }
-        for (from, datagram) in batch.iter_mut() {
-            state.engine.receive(now, from, datagram, out);
-        }
+        batch.work(out, |from, datagram, out| state.engine.receive(now, from, datagram, out));
         state.engine.tick(now, out);
         let deadline = state.engine.next_deadline();
         state.wakes_at = deadline;
         let news = state.take_news();
         drop(state);
-        self.link.send(out);
+        self.link.send(out, batch);
         self.tell(news);
         deadline
     }
 
     fn socket_changed(&self, news: SocketNews<'_>) {
         match news {
-            SocketNews::Lost => {
-                self.log(Level::Warn, "the socket is lost; binding it again".into())
-            }
+            SocketNews::Lost => self.log(Level::Warn, "the socket is lost; binding it again"),
             SocketNews::RebindFailed(error, wait) => {
                 self.log(
                     Level::Warn,
-                    format!("cannot bind the socket again: {error}; next try in {wait:?}"),
+                    &format!("cannot bind the socket again: {error}; next try in {wait:?}"),
                 );
             }
-            SocketNews::Rebound => self.log(Level::Info, "the socket is bound again".into()),
+            SocketNews::Rebound => self.log(Level::Info, "the socket is bound again"),
         }
     }
 
     fn ended(&self, panicked: bool) {
         if panicked {
-            self.log(Level::Error, "the node stopped by a bug in KadePy; please report it".into());
+            self.log(Level::Error, "the node stopped by a bug in KadePy; please report it");
             self.is_closed.store(true, Ordering::SeqCst);
         }
         self.release_waiters();
         let lives = self.thread_lives.lock().take();
         drop(lives);
-        // This thread alone tells of replies, so none comes after this. The last save may have
-        // failed, which is to be told too.
-        if !self.has_saver.load(Ordering::SeqCst) {
-            self.hurry(Urgent::Closed);
-        }
+        // This thread alone tells of replies, so none comes after this.
+        self.hurry(Urgent::Closed);
     }
 }
 
@@ -589,7 +585,8 @@ impl Host for Shared {
 #[derive(Default)]
 struct News {
     replies: Vec<(Waiter, Reply)>,
-    notices: Vec<Notice>,
+    packets: Vec<(Endpoint, Box<[u8]>)>,
+    lines: Vec<(Level, String)>,
     is_alone: bool,
 }
 
@@ -610,13 +607,10 @@ impl State {
                     let waiter = self.waiters.remove(&op);
                     news.replies.extend(waiter.map(|waiter| (waiter, Reply::Done(outcome))));
                 }
-                Event::Packet { from, packet } => {
-                    news.notices.push(Notice::Packet { from, packet })
+                Event::Packet { from, packet } => news.packets.push((from, packet)),
+                Event::Joined(contacts) => {
+                    news.lines.push((Level::Info, format!("joined; contacts: {contacts}")));
                 }
-                Event::Joined(contacts) => news.notices.push(Notice::Log {
-                    level: Level::Info,
-                    text: format!("joined; contacts: {contacts}"),
-                }),
                 Event::Alone { seeds, wait } => {
                     let asked = if seeds.is_empty() {
                         "no contact known before".to_owned()
@@ -624,7 +618,7 @@ impl State {
                         format!("none of {seeds:?}")
                     };
                     let text = format!("{asked} answers; next try in {wait:?}");
-                    news.notices.push(Notice::Log { level: Level::Warn, text });
+                    news.lines.push((Level::Warn, text));
                     news.is_alone = true;
                 }
             }

@@ -13,7 +13,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +21,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::id::{ID_LEN, NodeId};
-use crate::wire::message::Contact;
+use crate::wire::message::{Contact, Endpoint};
 
 /// The most contacts in a file: more than a routing table lists in a network of a million nodes.
 pub const CONTACTS_MAX: usize = 512;
@@ -91,10 +90,7 @@ impl Memory {
         for contact in
             self.contacts.iter().filter(|contact| is_plausible(contact)).take(CONTACTS_MAX)
         {
-            let scope = match SocketAddr::from(contact.endpoint) {
-                SocketAddr::V6(v6) => v6.scope_id() as u16,
-                SocketAddr::V4(_) => 0,
-            };
+            let scope = contact.endpoint.scope() as u16;
             bytes.extend(contact.id.0);
             bytes.extend(contact.endpoint.ip_bytes());
             bytes.extend(scope.to_be_bytes());
@@ -244,17 +240,15 @@ fn contact(bytes: &[u8]) -> Option<Contact> {
     let (ip, bytes) = bytes.split_first_chunk::<16>()?;
     let (scope, bytes) = bytes.split_first_chunk()?;
     let port = u16::from_be_bytes(bytes.try_into().ok()?);
-    let address = match Ipv6Addr::from(*ip).to_canonical() {
-        IpAddr::V4(v4) => SocketAddr::from((v4, port)),
-        IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, u16::from_be_bytes(*scope).into()).into(),
-    };
-    let contact = Contact { id: NodeId(*id), endpoint: address.into() };
+    let endpoint = Endpoint::new(*ip, port).with_scope(u16::from_be_bytes(*scope).into());
+    let contact = Contact { id: NodeId(*id), endpoint };
     is_plausible(&contact).then_some(contact)
 }
 
-/// Whether it may be a contact at all.
+/// Whether it may be a contact at all, and the format has room for it.
 fn is_plausible(contact: &Contact) -> bool {
-    is_node(&contact.id) && contact.endpoint.is_sendable()
+    let fits = contact.endpoint.scope() <= u16::MAX.into();
+    is_node(&contact.id) && contact.endpoint.is_sendable() && fits
 }
 
 fn is_node(id: &NodeId) -> bool {

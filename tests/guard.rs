@@ -133,10 +133,25 @@ fn legacy_says_where_unproved_packets_are_trusted() {
     for (legacy, trusts_local, trusts_public) in
         [(Legacy::Local, true, false), (Legacy::Never, false, false), (Legacy::Always, true, true)]
     {
-        let guard = with_legacy(legacy);
-        assert_eq!(guard.trusts_legacy(&local()), trusts_local, "{legacy:?}");
-        assert_eq!(guard.trusts_legacy(&public(1)), trusts_public, "{legacy:?}");
+        let (guard, own) = (with_legacy(legacy), Endpoint::default());
+        assert_eq!(guard.trusts_legacy(&local(), &own), trusts_local, "{legacy:?}");
+        assert_eq!(guard.trusts_legacy(&public(1), &own), trusts_public, "{legacy:?}");
     }
+}
+
+#[test]
+fn a_node_bound_to_one_address_trusts_unproved_packets_from_its_own_reach_only() {
+    let endpoint = |ip: [u8; 4]| Endpoint::new(ip, 4_000);
+    let [loopback, private] = [endpoint([127, 0, 0, 1]), endpoint([10, 0, 0, 1])];
+    let [shared, other_shared] = [endpoint([100, 64, 0, 1]), endpoint([100, 127, 0, 1])];
+    let guard = guard();
+    let trusted = |from: [Endpoint; 5], own| from.map(|from| guard.trusts_legacy(&from, &own));
+    let from = [loopback, private, shared, local(), public(1)];
+    assert_eq!(trusted(from, public(2)), [false; 5]);
+    assert_eq!(trusted(from, local()), [false, true, false, true, false]);
+    assert_eq!(trusted(from, other_shared), [false, false, true, false, false]);
+    assert_eq!(trusted(from, loopback), [true, true, true, true, false]);
+    assert_eq!(trusted(from, Endpoint::default()), [true, true, true, true, false]);
 }
 
 #[test]
@@ -187,21 +202,14 @@ fn the_local_addresses_are_those_that_no_router_carries() {
 }
 
 #[test]
-fn a_stranger_is_not_believed_about_local_addresses() {
-    assert!(!guard().believes(&local(), &public(1), true));
-    assert!(!guard().believes(&local(), &public(1), false));
-    assert!(guard().believes(&public(2), &public(1), true));
-    assert!(guard().believes(&public(2), &public(1), false));
-}
-
-#[test]
 fn a_local_node_of_v01_is_believed_about_local_addresses_only() {
-    let loopback = Endpoint::new([127, 0, 0, 1], 4_000);
-    let reversed = Endpoint::new([1, 0, 0, 127], 4_000);
-    assert!(guard().believes(&loopback, &local(), false));
-    assert!(guard().believes(&loopback, &local(), true));
+    let neighbor = Endpoint::new([192, 168, 0, 2], 4_000);
+    let reversed = Endpoint::new([2, 0, 168, 192], 4_000);
+    assert!(guard().believes(&neighbor, &local(), false));
+    assert!(guard().believes(&neighbor, &local(), true));
     assert!(!guard().believes(&reversed, &local(), false));
-    assert!(guard().believes(&public(2), &local(), true));
+    assert!(guard().believes(&reversed, &local(), true));
+    assert!(guard().believes(&public(2), &public(1), false));
 }
 
 #[test]
@@ -211,7 +219,6 @@ fn nobody_is_believed_about_an_address_that_nothing_can_be_sent_to() {
         "0.1.2.3:1",
         "224.0.0.1:1",
         "239.255.255.255:1",
-        "240.0.0.1:1",
         "255.255.255.255:1",
         "20.0.0.1:0",
         "[::]:1",
@@ -224,6 +231,15 @@ fn nobody_is_believed_about_an_address_that_nothing_can_be_sent_to() {
         let listed: std::net::SocketAddr = listed.parse().unwrap();
         assert!(!guard().believes(&listed.into(), &public(1), true), "{listed}");
         assert!(!guard().believes(&listed.into(), &local(), true), "{listed}");
+    }
+}
+
+#[test]
+fn addresses_above_multicast_are_those_of_hosts_but_for_broadcast() {
+    for ip in [[240, 0, 0, 1], [255, 255, 255, 254]] {
+        let listed = Endpoint::new(ip, 1);
+        assert!(guard().believes(&listed, &public(1), true), "{listed}");
+        assert!(!listed.is_local(), "{listed}");
     }
 }
 

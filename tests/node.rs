@@ -15,7 +15,11 @@ fn node() -> Node {
 }
 
 fn node_with(config: Config) -> Node {
-    let address = "127.0.0.1:0".parse().expect("an address");
+    node_at("127.0.0.1:0", config)
+}
+
+fn node_at(address: &str, config: Config) -> Node {
+    let address = address.parse().expect("an address");
     Node::start(address, None, &Network::Public, config).expect("loopback has a port to give")
 }
 
@@ -164,6 +168,18 @@ fn a_queue_of_notices_that_is_opened_after_the_close_blocks_nobody() {
     node.close();
     node.open_notices(10);
     assert!(matches!(node.wait_notice(), Notice::Closed));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_on_every_address_answers_from_the_one_that_was_asked() {
+    let (everywhere, asker) = (node_at("0.0.0.0:0", Config::default()), node());
+    let asked = Endpoint::new([127, 0, 0, 9], everywhere.address().port());
+    let answer = asker.ping(asked, None).unwrap();
+    assert!(matches!(answer.wait(PATIENCE), Ok(Some(Reply::Done(Outcome::Pong(_))))));
+    let listed: Vec<Endpoint> =
+        asker.entries().unwrap().iter().map(|entry| entry.contact.endpoint).collect();
+    assert_eq!(listed, [asked]);
 }
 
 #[cfg(target_os = "linux")]

@@ -138,8 +138,6 @@ class BaseSwarm:
         state_path: str | os.PathLike[str] | None = None,
         config: Config | None = None,
     ) -> None:
-        from kadepy import _runtime
-
         self._cipher = None if network_key is None else cipher
         self._memberships: set[_core.Members] = set()
         try:
@@ -152,7 +150,6 @@ class BaseSwarm:
                 cipher,
                 path(state_path),
                 config,
-                _runtime.wants_log(),
                 self._is_default,
             )
         finally:

@@ -10,6 +10,7 @@ from kadepy._types import Node as NodeTuple
 
 __all__ = [
     "Config",
+    "Lines",
     "Members",
     "Node",
     "Notices",
@@ -19,6 +20,7 @@ __all__ = [
     "__version__",
     "_abandon_all",
     "_close_all",
+    "_open_log",
     "_report",
     "create_swarm",
     "dht_announce_peer",
@@ -246,7 +248,8 @@ class Config:
     def legacy(self) -> str:
         """With which addresses v0.1's packets are trusted as v0.1 trusts them (announces without
         a token, answers without a transaction id): `"local"`, `"never"` or `"always"`. A node
-        of a sealed network trusts none of them, whatever stands here.
+        of a sealed network trusts none of them, whatever stands here; one that is bound to a
+        single address trusts as local only what that address can have for a neighbor.
 
         Default "local".
         """
@@ -265,7 +268,6 @@ class Node:
         cipher: str,
         state_path: str | None,
         config: Config | None,
-        logs: bool,
         is_default: bool,
     ) -> Node: ...
     @property
@@ -344,8 +346,16 @@ class Notices:
 
     def take(self) -> tuple[Callable[..., object], tuple[object, ...]] | None: ...
     @property
+    def port(self) -> int: ...
+    @property
     def closed(self) -> bool: ...
     def count_error(self) -> None: ...
+
+@final
+class Lines:
+    """What the thread that writes log lines takes them from."""
+
+    def take(self) -> tuple[int, str] | None: ...
 
 @final
 class Simulation:
@@ -385,6 +395,7 @@ class Simulation:
     def fill(self) -> list[int]: ...
     def contact(self, node: int) -> NodeTuple | None: ...
 
+def _open_log() -> Lines | None: ...
 def _report(error: BaseException, function: object) -> None: ...
 def _abandon_all() -> list[int]: ...
 def _close_all(daemons: list[int]) -> None: ...

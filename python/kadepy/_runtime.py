@@ -7,10 +7,9 @@ that the exiting interpreter kills inside a callback then ends quietly.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 
-from kadepy import _core
+from kadepy import _core, _log, _threads
 from kadepy._types import ClosedError
 
 TYPE_CHECKING = False
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def start_dispatcher(notices: _core.Notices, name: str) -> None:
-    """Starts the daemon thread that runs what a node has for Python."""
-    threading.Thread(target=_dispatch, args=(notices,), name=name, daemon=True).start()
+    """Starts the thread that runs what a node has for Python."""
+    _threads.start(_dispatch, (notices,), name)
 
 
 def _dispatch(notices: _core.Notices) -> None:
@@ -41,31 +40,15 @@ def _call_next(notices: _core.Notices) -> bool:
 def call(
     owner: _core.Notices | _core.Node, function: Callable[..., object], args: tuple[object, ...]
 ) -> None:
-    """Calls a function of the user's; what it raises is reported and counted."""
+    """Calls a function of the user's; what it raises is logged and counted."""
     try:
         function(*args)
     except BaseException as error:
         # What a function was doing with a node when that was closed is no fault of its own.
         if not (isinstance(error, ClosedError) and owner.closed):
             owner.count_error()
-            _core._report(error, function)
-
-
-def log(level: int, text: str) -> None:
-    """Hands a line to the logger."""
-    import logging
-
-    try:
-        logging.getLogger("kadepy").log(level, text)
-    except BaseException as error:
-        # A filter or handler that raises is no callback that raised.
-        _core._report(error, log)
-
-
-def wants_log() -> bool:
-    """Whether anybody has set logging up, so that a line would be seen."""
-    logging = sys.modules.get("logging")
-    return logging is not None and logging.getLogger("kadepy").hasHandlers()
+            line = "node on port %d: %r raised an exception"
+            _log.write(_log.ERROR, line, owner.port, function, error=error)
 
 
 def is_async(callback: object) -> bool:
@@ -98,9 +81,11 @@ def install_hooks() -> None:
 def _close_all() -> None:
     daemons = [thread.ident for thread in threading.enumerate() if thread.daemon]
     _core._close_all([ident for ident in daemons if ident is not None])
+    _log.finish()
 
 
 def _leave_to_parent() -> None:
+    _log.forget()
     descriptors = _core._abandon_all()
     if not descriptors:
         return

@@ -49,7 +49,8 @@ class ClosedError(KadepyError, RuntimeError):
 class Peer(namedtuple("Peer", ["ip", "port"])):
     """Who announced a topic: the IP address as a str, and the port.
 
-    A named tuple, so that ``sock.connect(peer)`` works.
+    A named tuple, so that ``sock.connect(peer)`` works. A link-local IPv6 address comes with its
+    interface, such as ``"fe80::1%eth0"``, and can be connected to as well.
 
     >>> from kadepy import Peer
     >>> Peer("192.0.2.1", 4000).port
@@ -57,6 +58,49 @@ class Peer(namedtuple("Peer", ["ip", "port"])):
     """
 
     __slots__ = ()
+
+
+class LinkPeer(Peer):
+    """A peer at a link-local IPv6 address: a pair like any other peer, which `connect` takes.
+
+    Of a pair, CPython's ``connect`` takes no interface, only of a tuple of four. It reads the four
+    items that are stored here; everything else sees the first two.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, ip, port, scope):
+        """With the number of the interface."""
+        return tuple.__new__(cls, (ip, port, 0, scope))
+
+    def __getnewargs__(self):
+        """For `copy` and `pickle`."""
+        return self.ip, self.port, tuple.__getitem__(self, 3)
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return iter((self.ip, self.port))
+
+    def __getitem__(self, key):
+        return (self.ip, self.port)[key]
+
+    def __contains__(self, value):
+        return value in (self.ip, self.port)
+
+    def __eq__(self, other):
+        return isinstance(other, tuple) and (self.ip, self.port) == (*other,)
+
+    def __ne__(self, other):
+        return not self == other
+
+    def __hash__(self):
+        return hash((self.ip, self.port))
+
+    def __repr__(self):
+        """As every peer."""
+        return f"Peer(ip={self.ip!r}, port={self.port!r})"
 
 
 class Node(namedtuple("Node", ["id", "ip", "port"])):

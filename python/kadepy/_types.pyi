@@ -1,6 +1,6 @@
 """KadePy's errors and values, with their types."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Self, final
 
 __all__ = [
     "BootstrapError",
@@ -25,6 +25,10 @@ class ClosedError(KadepyError, RuntimeError): ...
 class Peer(NamedTuple):
     ip: str
     port: int
+
+@final
+class LinkPeer(Peer):
+    def __new__(cls, ip: str, port: int, scope: int) -> Self: ...
 
 class Node(NamedTuple):
     id: bytes

@@ -7,14 +7,13 @@ by one wake-up for all that has come until the loop runs.
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from kadepy import _core
+from kadepy import _core, _threads
 from kadepy._base import BaseMembership, BaseSwarm, contacts
 from kadepy._types import ClosedError, Packet
 
@@ -143,7 +142,7 @@ class AsyncSwarm(BaseSwarm):
         # all be busy, and whoever awaits this may be cancelled.
         closed = asyncio.Event()
         name = f"kadepy-close-{self.port}"
-        threading.Thread(target=self._close, args=(self._into_loop(closed.set),), name=name).start()
+        _threads.start(self._close, (self._into_loop(closed.set),), name, daemon=False)
         await closed.wait()
 
     def _close(self, tell: Callable[[], None]) -> None:
@@ -277,7 +276,7 @@ class _Bell:
     """Wakes all who wait, in whatever loop; any thread may ring it."""
 
     def __init__(self) -> None:
-        self._changing = threading.Lock()
+        self._changing = _threads.Lock()
         self._waiting: set[Callable[[], None]] = set()
 
     def ring(self) -> None:
@@ -351,7 +350,7 @@ class _Feed:
 
     def __init__(self, node: _core.Node) -> None:
         self._node = node
-        self._changing = threading.Lock()
+        self._changing = _threads.Lock()
         # Replaced and never changed, for the dispatcher goes through it meanwhile.
         self._streams: tuple[weakref.ref[_Packets], ...] = ()
 
@@ -404,7 +403,7 @@ class _Packets:
         self._feed = feed
         self._room = swarm._node.callback_queue
         self._waiting: deque[Packet] = deque()
-        self._changing = threading.Lock()
+        self._changing = _threads.Lock()
         self._bell = _Bell()
         self._is_over = False
 

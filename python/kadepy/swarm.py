@@ -90,7 +90,9 @@ class Swarm(BaseSwarm):
     Args:
         port: the UDP port to bind to; 0 lets the system choose.
         host: the IP address to bind to. An IPv4 address makes an IPv4 node, an IPv6 address an
-            IPv6 node.
+            IPv6 node. A link-local address needs its interface: ``"fe80::1%eth0"``.
+            With the default, or ``"::"``, the node has every address of the host, and
+            answers from the one that it was asked at.
         bootstrap: contacts to join through: one, or an iterable of them. Each is ``"host:port"``,
             ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
             joins in the background and keeps trying; lookups wait for that.
@@ -112,8 +114,8 @@ class Swarm(BaseSwarm):
             and the node starts afresh.
         config: a `Config` with other limits than the defaults.
 
-    What it has to tell about itself goes to the logger ``kadepy``, where `logging` is set up when
-    the node is made.
+    What it has to tell about itself goes to the logger ``kadepy``. `logging` may be set up at any
+    time; until then Python shows warnings and errors on stderr.
 
     Raises:
         OSError: the address cannot be bound, or the file at `state_path` cannot be read or made;
@@ -277,7 +279,7 @@ class Swarm(BaseSwarm):
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
             port: where the peer listens; by default the port that this node's packets come from.
             on_peer: called with each new `Peer`, once, on the thread that runs callbacks. What it
-                raises goes to `sys.unraisablehook`.
+                raises is logged.
 
         Returns:
             A `Membership`. It does not wait for the first announce.
@@ -307,7 +309,8 @@ class Swarm(BaseSwarm):
 
         Calls come one at a time, in the order of arrival, on a thread of their own. A slow one
         delays no packet: `Config.callback_queue` packets wait, then the oldest is dropped and
-        counted. What one raises goes to `sys.unraisablehook`, and the next one is called.
+        counted. What one raises goes to the logger ``kadepy`` with its traceback, is counted in
+        ``stats().callback_errors``, and the next one is called.
 
         Args:
             fn: a plain function, or None for no callback any more. The payload is a list of

@@ -37,10 +37,16 @@ impl Guard {
         Self { legacy: config.legacy, token_key, candidates: Candidates::new(config) }
     }
 
-    /// Whether v0.1's unproved packets are trusted from there.
-    pub fn trusts_legacy(&self, endpoint: &Endpoint) -> bool {
+    /// Whether v0.1's unproved packets are trusted from there by a node that is bound to `own`.
+    ///
+    /// A node bound to one address has neighbors only where that address reaches; one bound to all of
+    /// them does not know where a packet came in.
+    pub fn trusts_legacy(&self, endpoint: &Endpoint, own: &Endpoint) -> bool {
         match self.legacy {
-            Legacy::Local => endpoint.is_local(),
+            Legacy::Local => {
+                let is_near = own.ip().is_unspecified() || endpoint.means_same_to(own);
+                endpoint.is_local() && is_near
+            }
             Legacy::Never => false,
             Legacy::Always => true,
         }
@@ -75,12 +81,8 @@ impl Guard {
     /// `has_trailer` says whether `from` speaks more than v0.1, whose FOUND_NODES carries its
     /// addresses reversed on little-endian machines: 127.0.0.1 would be 1.0.0.127.
     pub fn believes(&self, listed: &Endpoint, from: &Endpoint, has_trailer: bool) -> bool {
-        let same_site = match (listed.is_local(), from.is_local()) {
-            (true, false) => false,
-            (false, true) => has_trailer,
-            _ => true,
-        };
-        listed.is_sendable() && same_site
+        let may_be_reversed = !has_trailer && from.is_local() && !listed.is_local();
+        listed.is_sendable() && listed.means_same_to(from) && !may_be_reversed
     }
 
     /// The senders of requests that wait to be asked whether they are there.

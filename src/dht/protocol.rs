@@ -42,7 +42,7 @@ impl Engine {
         let Some(packet) = self.seal.open(datagram) else {
             return self.refuse(Refusal::Unopened);
         };
-        let mut lists = Lists::default();
+        let mut lists = Lists::of(&from);
         let message = match native::decode(packet, &mut lists) {
             Ok(message) => message,
             Err(error) => return self.refuse(error.into()),

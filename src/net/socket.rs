@@ -1,14 +1,40 @@
-//! One UDP socket, and all that differs between systems: options, error codes.
+//! One UDP socket, and all that differs between systems: options, error codes, and how a datagram
+//! leaves from the address of this host that a caller wants.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mio::event::Source;
+use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Type};
 
+#[cfg(unix)]
+use self::unix::Messages;
+#[cfg(windows)]
+use self::windows::Messages;
+
 /// A bound, non-blocking UDP socket. Any thread may send on it.
-pub struct Socket(mio::net::UdpSocket);
+pub struct Socket {
+    udp: UdpSocket,
+    /// Only where the socket has every address of the host, and the system can say which one a
+    /// datagram came to: elsewhere there is no choice to make, and the plain calls cost less.
+    messages: Option<Messages>,
+}
+
+/// The address of this host that a datagram was sent to, which its answer has to come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    ip: IpAddr,
+    /// The interface of a link-local IPv6 address, 0 for all others: those leave by whichever
+    /// interface leads to the destination.
+    interface: u32,
+}
 
 /// What an error of the socket asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +70,9 @@ impl Socket {
         ignore_port_unreachable(&socket);
         socket.bind(&address.into())?;
         socket.set_nonblocking(true)?;
-        Ok(Self(mio::net::UdpSocket::from_std(socket.into())))
+        let is_wildcard = address.ip().is_unspecified();
+        let messages = if is_wildcard { Messages::new(&socket, address.is_ipv6()) } else { None };
+        Ok(Self { udp: UdpSocket::from_std(socket.into()), messages })
     }
 
     /// The address that it is bound to.
@@ -53,7 +81,7 @@ impl Socket {
     ///
     /// The system's.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.udp.local_addr()
     }
 
     /// Lets `registry`'s poll wake when there is something to receive.
@@ -62,25 +90,51 @@ impl Socket {
     ///
     /// The system's.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.0.register(registry, token, Interest::READABLE)
+        self.udp.register(registry, token, Interest::READABLE)
     }
 
-    /// Takes one datagram, cut to `buffer`: its length and source.
+    /// Receives one datagram or more into the first of `buffers`, one in each, cut to its length.
+    /// `take` gets, in order, the length of each, its source, and the address it came to if the kernel
+    /// might send an answer from another one.
+    ///
+    /// # Errors
+    ///
+    /// See [`remedy`]; nothing was received then.
+    pub fn receive<const N: usize>(
+        &self,
+        buffers: &mut [[u8; N]],
+        mut take: impl FnMut(usize, SocketAddr, Option<Local>),
+    ) -> io::Result<()> {
+        if let Some(messages) = &self.messages {
+            return self.udp.try_io(|| messages.receive(&self.udp, buffers, take));
+        }
+        if let Some(buffer) = buffers.first_mut() {
+            let (len, from) = self.udp.recv_from(buffer)?;
+            take(len, from, None);
+        }
+        Ok(())
+    }
+
+    /// Sends one datagram, from the address `local`, or if that is `None` from the one that the kernel
+    /// chooses.
+    ///
+    /// If the host has lost `local` in the meantime, the kernel chooses too: a datagram from another
+    /// address may be of use, one that is never sent is of none.
     ///
     /// # Errors
     ///
     /// See [`remedy`].
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.0.recv_from(buffer)
-    }
-
-    /// Sends one datagram.
-    ///
-    /// # Errors
-    ///
-    /// See [`remedy`].
-    pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<usize> {
-        self.0.send_to(datagram, to)
+    pub fn send(&self, datagram: &[u8], to: SocketAddr, local: Option<Local>) -> io::Result<usize> {
+        if let (Some(messages), Some(local)) = (&self.messages, local) {
+            let sent = self.udp.try_io(|| messages.send(&self.udp, datagram, to, local));
+            // Systems disagree about the error for an address or interface that is gone. One of those
+            // is the error for a socket that is lost, and only the plain call tells these apart.
+            let is_final = |error| matches!(remedy(error), Remedy::Retry | Remedy::Wait);
+            if sent.as_ref().map_or_else(is_final, |_| true) {
+                return sent;
+            }
+        }
+        self.udp.send_to(datagram, to)
     }
 
     /// The file descriptor, on systems where a fork copies it; else -1.
@@ -88,13 +142,47 @@ impl Socket {
         #[cfg(unix)]
         {
             use std::os::fd::AsRawFd;
-            self.0.as_raw_fd()
+            self.udp.as_raw_fd()
         }
         #[cfg(not(unix))]
         {
             -1
         }
     }
+}
+
+impl Local {
+    /// `None` for what cannot be the source of a datagram: a group's address, or none at all.
+    fn new(ip: IpAddr, interface: u32) -> Option<Self> {
+        let has_interface = match ip {
+            IpAddr::V4(v4) if v4 == Ipv4Addr::BROADCAST => return None,
+            IpAddr::V4(_) => false,
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let is_source = !ip.is_unspecified() && !ip.is_multicast();
+        is_source.then_some(Self { ip, interface: if has_interface { interface } else { 0 } })
+    }
+}
+
+/// The name of the interface with this number, where systems write interfaces by name.
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "no safe interface names an interface")]
+pub fn interface_name(number: u32) -> Option<String> {
+    // Twice what the system with the longest names needs, which is IF_NAMESIZE.
+    let mut name = [0_u8; 64];
+    // SAFETY: the buffer outlives the call, and no system writes more than its IF_NAMESIZE bytes.
+    let found = unsafe { libc::if_indextoname(number, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return None;
+    }
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?;
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// None: Windows writes interfaces by number.
+#[cfg(not(unix))]
+pub fn interface_name(_: u32) -> Option<String> {
+    None
 }
 
 /// What to do about an error of [`Socket::receive`] or [`Socket::send`].

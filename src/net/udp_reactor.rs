@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
-use super::socket::{Remedy, Socket, remedy};
+use super::socket::{Local, Remedy, Socket, remedy};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
 use crate::wire::message::Endpoint;
@@ -53,21 +53,49 @@ pub enum SocketNews<'a> {
     Rebound,
 }
 
-/// Datagrams as received, each with its source.
+/// Datagrams as received, and what of an outbox answers them.
 #[derive(Default)]
 pub struct Batch {
-    /// As many as were ever needed at once: one for an idle node.
+    /// At most twice as many as were ever needed at once: few for an idle node.
     buffers: Vec<[u8; BUFFER_LEN]>,
-    received: Vec<(Endpoint, usize)>,
+    received: Vec<Received>,
     /// Datagrams too long for the buffer, where the system does not deliver them cut.
     pub oversize: usize,
 }
 
+struct Received {
+    from: Endpoint,
+    len: usize,
+    /// Where it came to, on a socket on which the kernel might answer from elsewhere.
+    local: Option<Local>,
+    /// How many datagrams the outbox held once this one had been worked on.
+    out_len: usize,
+}
+
 impl Batch {
-    /// The datagrams.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Endpoint, &mut [u8])> {
-        let buffers = self.buffers.iter_mut();
-        self.received.iter().zip(buffers).map(|(&(from, len), buffer)| (from, &mut buffer[..len]))
+    /// Has `take` work on each datagram, and notes what it puts into `out`.
+    pub fn work(
+        &mut self,
+        out: &mut Outbox,
+        mut take: impl FnMut(Endpoint, &mut [u8], &mut Outbox),
+    ) {
+        for (received, buffer) in self.received.iter_mut().zip(&mut self.buffers) {
+            take(received.from, &mut buffer[..received.len], out);
+            received.out_len = out.len();
+        }
+    }
+
+    /// For each datagram in `out`, in order: where it leaves from, if the kernel is not to choose.
+    ///
+    /// That is so for what a received datagram causes at once to be sent back to its source. A peer
+    /// takes an answer only from the address that it asked, and a firewall on the way lets no other
+    /// one in.
+    fn locals(&self, out: &Outbox) -> impl Iterator<Item = Option<Local>> {
+        let mut causes = self.received.iter().peekable();
+        out.iter().enumerate().map(move |(i, (to, _))| {
+            while causes.next_if(|cause| cause.out_len <= i).is_some() {}
+            causes.peek().filter(|cause| cause.from == to).and_then(|cause| cause.local)
+        })
     }
 }
 
@@ -198,13 +226,20 @@ impl Reactor {
         };
         let mut errors = 0;
         // Errors come out of the same budget, so that no storm of them keeps us here.
-        for _ in 0..BATCH {
-            if batch.buffers.len() == batch.received.len() {
-                batch.buffers.push([0; BUFFER_LEN]);
+        let mut left = BATCH;
+        while left > 0 {
+            let Batch { buffers, received, .. } = batch;
+            let start = received.len();
+            if buffers.len() == start {
+                buffers.resize((2 * start).clamp(1, BATCH), [0; BUFFER_LEN]);
             }
-            let buffer = &mut batch.buffers[batch.received.len()];
-            match socket.receive(buffer) {
-                Ok((len, from)) => batch.received.push((from.into(), len)),
+            let end = buffers.len().min(start + left);
+            let result = socket.receive(&mut buffers[start..end], |len, from, local| {
+                received.push(Received { from: from.into(), len, local, out_len: 0 });
+            });
+            left -= (received.len() - start).max(1);
+            match result {
+                Ok(()) => {}
                 Err(error) => match remedy(&error) {
                     Remedy::Wait => return false,
                     Remedy::Retry | Remedy::Ignore => {}
@@ -261,17 +296,18 @@ impl Link {
         Time::ZERO + self.started.elapsed()
     }
 
-    /// Sends datagrams from the calling thread. What cannot be sent is counted and lost.
-    pub fn send(&self, out: &Outbox) {
+    /// Sends datagrams from the calling thread; those that answer one of `batch` leave from the
+    /// address that was asked. What cannot be sent is counted and lost.
+    pub fn send(&self, out: &Outbox, batch: &Batch) {
         if out.is_empty() {
             return;
         }
         let Some(socket) = self.socket() else {
-            self.send_failures.fetch_add(out.iter().count() as u64, Ordering::Relaxed);
+            self.send_failures.fetch_add(out.len() as u64, Ordering::Relaxed);
             return;
         };
-        for (to, datagram) in out.iter() {
-            while let Err(error) = socket.send(datagram, to.into()) {
+        for ((to, datagram), local) in out.iter().zip(batch.locals(out)) {
+            while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
                     Remedy::Rebind => self.report_lost(&socket),

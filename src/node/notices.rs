@@ -1,12 +1,11 @@
-//! What a node has for whoever dispatches to the application: packets, log lines, and the news that
-//! there is something of an operation.
+//! What a node has for the thread that dispatches to the application: packets, and the news that there
+//! is something of an operation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select, Sender, TrySendError, bounded, unbounded};
-use log::Level;
 
 use super::pending::Signal;
 use super::{CommandError, Node, Shared};
@@ -26,22 +25,15 @@ pub enum Notice {
     /// There is something for [`Pending::try_next`](super::Pending::try_next) of this operation, see
     /// [`Pending::listen`](super::Pending::listen).
     Ready(OpId),
-    /// Something worth a line in a log.
-    Log {
-        /// How grave it is.
-        level: Level,
-        /// The line.
-        text: String,
-    },
     /// The node is closed: the last one.
     Closed,
 }
 
 /// What waits for the dispatcher.
 pub(super) struct Notices {
-    /// Packets and lines: bounded, the oldest goes first.
-    sender: Sender<Notice>,
-    receiver: Receiver<Notice>,
+    /// Packets and where they came from: bounded, the oldest goes first.
+    sender: Sender<(Endpoint, Box<[u8]>)>,
+    receiver: Receiver<(Endpoint, Box<[u8]>)>,
     dropped: AtomicU64,
     /// What must not be lost; each operation stands in it once at most.
     urgent_sender: Sender<Urgent>,
@@ -65,7 +57,7 @@ impl Node {
         Ok(())
     }
 
-    /// Opens the queue of notices, for at most `cap` of them.
+    /// Opens the queue of notices, for at most `cap` packets.
     pub fn open_notices(&self, cap: usize) {
         self.shared.notices.get_or_init(|| {
             let (sender, receiver) = bounded(cap);
@@ -78,11 +70,6 @@ impl Node {
         }
     }
 
-    /// Lets what is worth a log line become a notice.
-    pub fn report(&self) {
-        self.shared.wants_log.store(true, Ordering::Relaxed);
-    }
-
     /// The next notice, if one waits. In a closed node no packet does.
     pub fn try_notice(&self) -> Option<Notice> {
         let notices = self.shared.notices.get()?;
@@ -91,8 +78,6 @@ impl Node {
             Err(CommandError::Forked) => return Some(Notice::Closed),
             open => open.is_err(),
         };
-        let mut others = notices.receiver.try_iter();
-        let mut other = || others.find(|it| !is_closed || !matches!(it, Notice::Packet { .. }));
         match notices.urgent.try_recv() {
             Ok(Urgent::Ready(signal)) => {
                 // Before the replies are taken, so that none that comes now is missed.
@@ -100,13 +85,13 @@ impl Node {
                 Some(Notice::Ready(signal.op))
             }
             Ok(Urgent::Closed) => {
-                let left = other();
-                if left.is_some() {
-                    self.shared.hurry(Urgent::Closed);
-                }
-                left.or(Some(Notice::Closed))
+                self.forget_packets();
+                Some(Notice::Closed)
             }
-            Err(_) => other(),
+            Err(_) => {
+                let waiting = notices.receiver.try_recv().ok().filter(|_| !is_closed);
+                waiting.map(|(from, packet)| Notice::Packet { from, packet })
+            }
         }
     }
 
@@ -126,22 +111,11 @@ impl Node {
         }
     }
 
-    /// Tells a line that is worth being logged.
-    pub fn log(&self, level: Level, text: String) {
-        self.shared.log(level, text);
-    }
-
     /// Forgets the packets that wait.
     pub fn forget_packets(&self) {
-        let Some(notices) = self.shared.notices.get() else {
-            return;
-        };
-        let kept: Vec<Notice> = notices
-            .receiver
-            .try_iter()
-            .filter(|notice| !matches!(notice, Notice::Packet { .. }))
-            .collect();
-        kept.into_iter().for_each(|notice| self.shared.notify(notice));
+        if let Some(notices) = self.shared.notices.get() {
+            notices.receiver.try_iter().for_each(drop);
+        }
     }
 
     /// Counts a packet that was taken as a notice and dropped later because too many waited.
@@ -151,7 +125,7 @@ impl Node {
         }
     }
 
-    /// Notices that wait, and those that were dropped because too many did.
+    /// Packets that wait, and those that were dropped because too many did.
     pub fn notices_waiting(&self) -> (usize, u64) {
         let notices = self.shared.notices.get();
         notices.map_or((0, 0), |n| (n.receiver.len(), n.dropped.load(Ordering::Relaxed)))
@@ -173,23 +147,16 @@ impl Shared {
         }
     }
 
-    pub(super) fn notify(&self, notice: Notice) {
+    pub(super) fn notify(&self, from: Endpoint, packet: Box<[u8]>) {
         let Some(notices) = self.notices.get() else {
             return;
         };
-        if matches!(notice, Notice::Log { .. }) && !self.wants_log.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut notice = notice;
-        while let Err(TrySendError::Full(refused)) = notices.sender.try_send(notice) {
+        let mut packet = (from, packet);
+        while let Err(TrySendError::Full(refused)) = notices.sender.try_send(packet) {
             if notices.receiver.try_recv().is_ok() {
                 notices.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            notice = refused;
+            packet = refused;
         }
-    }
-
-    pub(super) fn log(&self, level: Level, text: String) {
-        self.notify(Notice::Log { level, text });
     }
 }

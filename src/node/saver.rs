@@ -4,14 +4,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use log::Level;
 use thiserror::Error;
 
-use super::{CommandError, Node, Shared, Urgent};
+use super::{CommandError, Node, Shared};
 use crate::state::{self, CONTACTS_MAX, Memory};
 
 /// How often a node saves by itself: what a crash may cost is the contacts of so long.
@@ -68,19 +67,11 @@ impl Node {
             .map_err(|_| io::Error::new(io::ErrorKind::AlreadyExists, "it keeps one already"))?;
         let shared = Arc::clone(&self.shared);
         let name = format!("kadepy-saver-{}", self.address().port());
-        self.shared.has_saver.store(true, Ordering::SeqCst);
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             shared.keep_saving(interval);
             drop(saver_lives);
-            shared.hurry(Urgent::Closed);
         });
-        spawned.map(drop).inspect_err(|_| {
-            self.shared.has_saver.store(false, Ordering::SeqCst);
-            // The reactor may have left it to the saver to say so.
-            if self.wait_closed(Duration::ZERO) {
-                self.shared.hurry(Urgent::Closed);
-            }
-        })
+        spawned.map(drop)
     }
 
     /// Saves now, on the calling thread.
@@ -111,7 +102,7 @@ impl Shared {
             pause = (pause * 2).min(interval);
             let saved = self.save();
             if let (Err(error), false) = (&saved, has_failed) {
-                self.log(Level::Warn, error.to_string());
+                self.log(Level::Warn, &error.to_string());
             }
             has_failed = saved.is_err();
             if waited != Err(RecvTimeoutError::Timeout) {

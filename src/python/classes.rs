@@ -21,6 +21,7 @@ pub struct Classes {
     pub closed_error: Py<PyType>,
     pub node: Py<PyType>,
     pub peer: Py<PyType>,
+    pub link_peer: Py<PyType>,
     pub stats: Py<PyType>,
     pub lookup: Py<PyType>,
 }
@@ -38,6 +39,7 @@ pub fn classes(py: Python<'_>) -> PyResult<&'static Classes> {
             closed_error: class("ClosedError")?,
             node: class("Node")?,
             peer: class("Peer")?,
+            link_peer: class("LinkPeer")?,
             stats: class("Stats")?,
             lookup: class("Lookup")?,
         })

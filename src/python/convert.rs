@@ -2,7 +2,7 @@
 //!
 //! Every error names the argument, what came and what is allowed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use pyo3::types::{
 
 use super::classes;
 use crate::id::{ID_LEN, NodeId};
+use crate::net::socket::interface_name;
 use crate::wire::message::{Body, Contact, Endpoint};
 use crate::wire::native::{self, FIRST_APPLICATION_KIND, Lists, MAX_PAYLOAD};
 
@@ -303,27 +304,59 @@ pub fn path(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// An IP address, with the number of an interface behind `%` where it is link-local.
+/// An IP address, with the name or number of an interface behind `%` where it is link-local.
 pub fn ip(name: &str, value: &Bound<'_, PyAny>) -> PyResult<SocketAddr> {
     const EXPECTED: &str = "an IP address like \"192.0.2.1\" or \"2001:db8::1\"";
     let text = text(name, EXPECTED, value)?;
-    parse_ip(&text).ok_or_else(|| value_error(name, EXPECTED, &shown(value)))
+    if let Some(address) = parse_ip(&text) {
+        return with_interface(name, address.into()).map(|()| address);
+    }
+    let expected = if has_interface(&text) {
+        "an IP address, and behind the % the name or number of an interface of this machine"
+    } else {
+        EXPECTED
+    };
+    Err(value_error(name, expected, &shown(value)))
 }
 
+/// An IP address as `socket` takes it: an interface behind `%` must be there.
 fn parse_ip(text: &str) -> Option<SocketAddr> {
-    let plain = text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 0));
-    plain.or_else(|| format!("[{text}]:0").parse().ok())
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(SocketAddr::new(ip, 0));
+    }
+    let numbered = format!("[{text}]:0").parse().ok();
+    // The system's resolver knows the names of interfaces, and for an address it asks nobody else.
+    let named = || (text, 0).to_socket_addrs().ok()?.next();
+    numbered.or_else(|| has_interface(text).then(named)?)
+}
+
+/// Whether it is an IPv6 address with something behind a `%`.
+fn has_interface(text: &str) -> bool {
+    text.split_once('%').is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok())
+}
+
+/// Refuses a link-local address that could be on any link.
+fn with_interface(name: &str, endpoint: Endpoint) -> PyResult<()> {
+    if endpoint.needs_scope() && endpoint.scope() == 0 {
+        let ip = endpoint.ip();
+        let expected = format!("a link-local address with its interface, like \"{ip}%eth0\"");
+        return Err(value_error(name, &expected, &format!("{:?}", ip.to_string())));
+    }
+    Ok(())
 }
 
 /// Where a contact is to be found; its host may be a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    pub host: String,
+    /// As it was given.
+    host: String,
+    /// The host as the system's resolver takes it: in ASCII.
+    pub name: String,
     pub port: u16,
 }
 
 impl Target {
-    /// The endpoint, where the host is an address.
+    /// The endpoint, where the host is an address; none while its interface is not there.
     pub fn endpoint(&self) -> Option<Endpoint> {
         parse_ip(&self.host).map(|address| Endpoint::from(address).with_port(self.port))
     }
@@ -365,6 +398,7 @@ pub fn endpoint(
 }
 
 fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
+    with_interface(name, endpoint)?;
     if endpoint.is_sendable() {
         return Ok(endpoint);
     }
@@ -377,7 +411,8 @@ fn sendable(name: &str, endpoint: Endpoint) -> PyResult<Endpoint> {
     Err(value_error(name, expected, &format!("{:?}", ip.to_string())))
 }
 
-/// Host and port of a pair, a Peer or a Node.
+/// Host and port of a pair, a Peer, a Node or an IPv6 address of four as `socket` has it, whose host
+/// names its interface too.
 fn host_and_port<'py>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
@@ -388,6 +423,9 @@ fn host_and_port<'py>(
         2 if !is_contact(&tuple.get_item(1)?) => Some((tuple.get_item(0)?, tuple.get_item(1)?)),
         3 if tuple.get_item(0)?.is_instance_of::<PyBytes>() => {
             Some((tuple.get_item(1)?, tuple.get_item(2)?))
+        }
+        4 if tuple.get_item(2)?.is_instance_of::<PyInt>() => {
+            Some((tuple.get_item(0)?, tuple.get_item(1)?))
         }
         _ => None,
     })
@@ -458,28 +496,47 @@ fn target_from_text(text: &Bound<'_, PyString>) -> PyResult<Target> {
     checked_target(host, port, text)
 }
 
-/// A host that is the address of one host, or may be the name of one: numbers alone are neither.
+/// A host that is the address of one host, or may be the name of one.
 fn checked_target(host: &str, port: u16, value: &Bound<'_, PyAny>) -> PyResult<Target> {
-    let target = Target { host: host.to_owned(), port };
-    if let Some(endpoint) = target.endpoint() {
-        sendable("host", endpoint)?;
-        return Ok(target);
-    }
-    let has_name_shape = !host.is_empty()
-        && host.len() <= HOST_MAX
-        && !host.contains(|c: char| c.is_control() || c.is_whitespace() || "/:@[]%".contains(c))
-        && !host
-            .trim_end_matches('.')
-            .rsplit('.')
-            .next()
-            .unwrap_or("")
-            .bytes()
-            .all(|b| b.is_ascii_digit());
-    if has_name_shape {
-        Ok(target)
+    let refused = || value_error("host", "an IP address or a host name", &shown(value));
+    let name = if host.is_ascii() {
+        host.to_owned()
     } else {
-        Err(value_error("host", "an IP address or a host name", &shown(value)))
+        in_ascii(&PyString::new(value.py(), host)).map_err(|error| {
+            // That of the codec says nothing of the argument.
+            if error.is_instance_of::<PyValueError>(value.py()) { refused() } else { error }
+        })?
+    };
+    let target = Target { host: host.to_owned(), name, port };
+    match target.endpoint() {
+        Some(endpoint) => sendable("host", endpoint).map(|_| target),
+        None if has_interface(host) || is_name(&target.name) => Ok(target),
+        None => Err(refused()),
     }
+}
+
+/// A host name in ASCII, by the codec that Python's `socket` uses.
+fn in_ascii(host: &Bound<'_, PyString>) -> PyResult<String> {
+    host.call_method1(intern!(host.py(), "encode"), ("idna",))?
+        .call_method1(intern!(host.py(), "decode"), ("ascii",))?
+        .extract()
+}
+
+/// Whether a resolver may know the name. What nobody calls a host is refused at once: parts of a
+/// URL, and four numbers that are no address.
+fn is_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let has_foreign =
+        || name.contains(|c: char| c.is_control() || c.is_whitespace() || "/:@[]%".contains(c));
+    !name.is_empty() && name.len() <= HOST_MAX && !has_foreign() && !is_wrong_ipv4(name)
+}
+
+fn is_wrong_ipv4(name: &str) -> bool {
+    let is_number = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit());
+    let labels = || name.split('.');
+    labels().count() == 4
+        && labels().all(is_number)
+        && labels().any(|label| label.parse::<u8>().is_err())
 }
 
 /// A named tuple of `class`, made by `tuple` itself: no Python code runs, for which the interpreter
@@ -491,10 +548,13 @@ pub fn named_tuple<'py>(
     class.py().get_type::<PyTuple>().call_method1(intern!(class.py(), "__new__"), (class, values))
 }
 
-/// A `kadepy.Peer`.
+/// A `kadepy.Peer`; one with an interface stores what `connect` takes for that, too.
 pub fn peer<'py>(py: Python<'py>, endpoint: &Endpoint) -> PyResult<Bound<'py, PyAny>> {
-    let values = (host_text(endpoint), endpoint.port()).into_pyobject(py)?;
-    named_tuple(classes::classes(py)?.peer.bind(py), values)
+    let (classes, ip, port) = (classes::classes(py)?, host_text(endpoint), endpoint.port());
+    match endpoint.scope() {
+        0 => named_tuple(classes.peer.bind(py), (ip, port).into_pyobject(py)?),
+        scope => named_tuple(classes.link_peer.bind(py), (ip, port, 0, scope).into_pyobject(py)?),
+    }
 }
 
 /// A `kadepy.Node`.
@@ -505,11 +565,14 @@ pub fn node<'py>(py: Python<'py>, contact: &Contact) -> PyResult<Bound<'py, PyAn
     named_tuple(classes::classes(py)?.node.bind(py), values)
 }
 
-/// An endpoint's address as text.
+/// An endpoint's address as text, an interface by name where `socket` does it so.
 pub fn host_text(endpoint: &Endpoint) -> String {
-    match SocketAddr::from(*endpoint) {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
-        address => address.ip().to_string(),
+    match (endpoint.ip(), endpoint.scope()) {
+        (ip, 0) => ip.to_string(),
+        (ip, scope) => match interface_name(scope) {
+            Some(name) => format!("{ip}%{name}"),
+            None => format!("{ip}%{scope}"),
+        },
     }
 }
 
@@ -519,7 +582,7 @@ pub fn packet<'py>(
     from: &Endpoint,
     datagram: &[u8],
 ) -> PyResult<Bound<'py, PyTuple>> {
-    let mut lists = Lists::default();
+    let mut lists = Lists::of(from);
     let message = native::decode(datagram, &mut lists).map_err(|error| {
         PyValueError::new_err(format!("a packet that was read before: {error}"))
     })?;

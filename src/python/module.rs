@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 use super::config::PyConfig;
+use super::lines::{self, PyLines};
 use super::node::PyNode;
 use super::notices::{self, PyNotices};
 use super::operation::{PyMembers, PyOperation, PyPeers};
@@ -19,10 +20,12 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyOperation>()?;
     module.add_class::<PyPeers>()?;
     module.add_class::<PyNotices>()?;
+    module.add_class::<PyLines>()?;
     module.add_class::<PySimulation>()?;
     for function in [
         wrap_pyfunction!(handle::_close_all, module)?,
         wrap_pyfunction!(handle::_abandon_all, module)?,
+        wrap_pyfunction!(lines::_open_log, module)?,
         wrap_pyfunction!(notices::_report, module)?,
         wrap_pyfunction!(v01::create_swarm, module)?,
         wrap_pyfunction!(v01::set_callback, module)?,

@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::detach::detached;
-use super::handle::{self, Handle};
+use super::handle::Handle;
 use super::operation::{Goal, PyMembers, PyOperation, PyPeers};
 use super::resolve::{self, Joining};
 use super::state::StateFile;
-use super::{classes, config, convert, keys, v01};
+use super::{callbacks, classes, config, convert, keys, v01};
 use crate::dht::protocol::Refusal;
 use crate::dht::requests::Question;
 use crate::wire::message::Kind;
@@ -26,7 +26,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, config, logs, is_default))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, config, is_default))]
     #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
@@ -38,7 +38,6 @@ impl PyNode {
         cipher: &Bound<'_, PyAny>,
         state_path: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
-        logs: bool,
         is_default: bool,
     ) -> PyResult<Self> {
         let port = convert::bind_port("port", port)?;
@@ -52,11 +51,6 @@ impl PyNode {
         let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
         let id = id.or_else(|| state_file.as_ref()?.id());
         let handle = Handle::start(py, address, id, &network, config, is_default)?;
-        if logs {
-            // Before there is anything to tell.
-            handle.ensure_dispatcher(py)?;
-            handle.node.report();
-        }
         let recalled = state_file.map(|file| file.hand_to(py, &handle.node)).transpose()?;
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&handle.node, &targets))?;
@@ -167,7 +161,7 @@ impl PyNode {
     ) -> PyResult<PyMembers> {
         let topic = convert::topic("topic", topic)?;
         let port = optional_port(port)?;
-        handle::checked_callback("on_peer", on_peer)?;
+        callbacks::checked("on_peer", on_peer)?;
         let pending = detached(py, || self.handle.node.join_topic(topic, port))?;
         Ok(PyMembers::new(&self.handle, pending, topic, port))
     }
@@ -256,7 +250,7 @@ impl PyNode {
             stats.records.into_pyobject(py)?.into_any(),
             waiting.into_pyobject(py)?.into_any(),
             callback_dropped.into_pyobject(py)?.into_any(),
-            self.handle.callback_errors().into_pyobject(py)?.into_any(),
+            self.handle.callbacks.errors().into_pyobject(py)?.into_any(),
             stats.uptime.as_secs_f64().into_pyobject(py)?.into_any(),
         ];
         let class = classes::classes(py)?.stats.bind(py);
@@ -280,7 +274,7 @@ impl PyNode {
 
     /// Counts a call that raised.
     fn count_error(&self) {
-        self.handle.count_error();
+        self.handle.callbacks.count_error();
     }
 
     fn close(&self, py: Python<'_>) {
@@ -288,11 +282,11 @@ impl PyNode {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        self.handle.traverse(&visit)
+        self.handle.callbacks.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        self.handle.clear();
+        self.handle.callbacks.clear();
     }
 }
 

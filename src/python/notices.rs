@@ -2,23 +2,20 @@
 
 use std::sync::{Arc, Weak};
 
-use log::Level;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
+use super::callbacks::Callbacks;
 use super::convert;
 use super::detach::{Present, detached};
-use super::handle::Handle;
 use crate::node::{CommandError, Node, Notice};
 
 /// What the dispatcher thread takes its work from. It keeps no node alive.
 #[pyclass(frozen, name = "Notices", module = "kadepy._core")]
 pub struct PyNotices {
     node: Arc<Node>,
-    owner: Weak<Handle>,
-    /// Takes a logging level and a line.
-    log: Py<PyAny>,
+    callbacks: Weak<Callbacks>,
 }
 
 #[pymethods]
@@ -32,26 +29,21 @@ impl PyNotices {
             // The GIL is kept as long as there is more to do.
             let notice = self.node.try_notice();
             let notice = notice.unwrap_or_else(|| detached(py, || self.node.wait_notice()));
-            let owner = || self.owner.upgrade();
+            let callbacks = || self.callbacks.upgrade();
             let (function, args) = match notice {
                 Notice::Packet { from, packet } => {
-                    let callback = owner().and_then(|owner| owner.callback(py));
+                    let callback = callbacks().and_then(|callbacks| callbacks.callback(py));
                     (callback, convert::packet(py, &from, &packet)?)
                 }
                 Notice::Ready(op) => {
-                    let listener = owner().and_then(|owner| owner.listener(py, op));
+                    let listener = callbacks().and_then(|callbacks| callbacks.listener(py, op));
                     (listener, PyTuple::empty(py))
-                }
-                Notice::Log { level, text } => {
-                    let line = format!("node on port {}: {text}", self.node.address().port());
-                    let args = (logging_level(level), line).into_pyobject(py)?;
-                    (Some(self.log.clone_ref(py)), args)
                 }
                 Notice::Closed => {
                     // In a forked child the locks may be held for ever.
                     let is_forked = self.node.check_open() == Err(CommandError::Forked);
-                    if let Some(owner) = owner().filter(|_| !is_forked) {
-                        owner.clear();
+                    if let Some(callbacks) = callbacks().filter(|_| !is_forked) {
+                        callbacks.clear();
                     }
                     return Ok(None);
                 }
@@ -62,6 +54,12 @@ impl PyNotices {
         }
     }
 
+    /// The UDP port that the node is bound to.
+    #[getter]
+    fn port(&self) -> u16 {
+        self.node.address().port()
+    }
+
     /// Whether the node is closed.
     #[getter]
     fn closed(&self) -> bool {
@@ -70,16 +68,16 @@ impl PyNotices {
 
     /// Counts a call that raised.
     fn count_error(&self) {
-        if let Some(owner) = self.owner.upgrade() {
-            owner.count_error();
+        if let Some(callbacks) = self.callbacks.upgrade() {
+            callbacks.count_error();
         }
     }
 }
 
 impl PyNotices {
     /// The notices of a node, which do not keep it open.
-    pub fn new(owner: &Arc<Handle>, log: Py<PyAny>) -> Self {
-        Self { node: Arc::clone(&owner.node), owner: Arc::downgrade(owner), log }
+    pub fn new(node: Arc<Node>, callbacks: &Arc<Callbacks>) -> Self {
+        Self { node, callbacks: Arc::downgrade(callbacks) }
     }
 }
 
@@ -89,13 +87,4 @@ pub fn _report(error: Bound<'_, PyBaseException>, function: &Bound<'_, PyAny>) {
     // The hook is code that the exiting interpreter must not stop halfway.
     let _present = Present::enter();
     PyErr::from_value(error.into_any()).write_unraisable(function.py(), Some(function));
-}
-
-fn logging_level(level: Level) -> u8 {
-    match level {
-        Level::Error => 40,
-        Level::Warn => 30,
-        Level::Info => 20,
-        Level::Debug | Level::Trace => 10,
-    }
 }

@@ -42,10 +42,10 @@ impl Running {
             return Ok(true);
         };
         owner.ensure_dispatcher(py)?;
-        owner.set_listener(pending.op(), listener);
+        owner.callbacks.set_listener(pending.op(), listener);
         if self.pending().is_none() {
             // Another thread has ended it meanwhile, when there was no listener to remove.
-            owner.remove_listener(pending.op());
+            owner.callbacks.remove_listener(pending.op());
             return Ok(true);
         }
         Ok(pending.listen())
@@ -62,7 +62,7 @@ impl Running {
             return;
         };
         if let Some(owner) = self.owner.upgrade() {
-            owner.remove_listener(pending.op());
+            owner.callbacks.remove_listener(pending.op());
         }
         drop(pending);
     }

@@ -204,7 +204,7 @@ pub fn forget_all() {
 fn warn(node: &Node, resolved: &[Resolved]) {
     for (target, found) in resolved {
         if let Err(error) = found {
-            node.log(Level::Warn, format!("cannot join through {target}: {error}"));
+            node.log(Level::Warn, &format!("cannot join through {target}: {error}"));
         }
     }
 }
@@ -261,7 +261,7 @@ impl Drop for Resolver {
 }
 
 fn look_up(name: &Target, ipv4: bool) -> Result<Vec<Endpoint>, String> {
-    let found = (name.host.as_str(), name.port)
+    let found = (name.name.as_str(), name.port)
         .to_socket_addrs()
         .map_err(|error| format!("the name does not resolve: {error}"))?;
     of_family(found.map(Endpoint::from).filter(Endpoint::is_sendable).collect(), ipv4)

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use super::detach::{detached, in_python};
 use super::handle::{self, Handle};
-use super::{classes, convert, keys};
+use super::{callbacks, classes, convert, keys};
 use crate::config::Config;
 use crate::dht::requests::Question;
 use crate::wire::seal::Network;
@@ -101,11 +101,11 @@ fn hand_over(py: Python<'_>, next: &Arc<Handle>) {
     }
     let callback = process.callback.as_ref().map(|callback| callback.clone_ref(py));
     // It fails where the node is closed, and so not the default one.
-    let Ok(own) = next.replace_callback(callback) else {
+    let Ok(own) = next.callbacks.replace(callback) else {
         return;
     };
     let former = std::mem::replace(&mut process.holder, Arc::downgrade(next)).upgrade();
-    let taken = former.as_ref().map(|former| former.replace_callback(None));
+    let taken = former.as_ref().map(|former| former.callbacks.replace(None));
     drop(process);
     drop((own, taken, former));
 }
@@ -144,7 +144,7 @@ pub fn create_swarm(py: Python<'_>, port: Option<&Bound<'_, PyAny>>) -> PyResult
 /// when it is made, or else at the next call of one of these functions.
 #[pyfunction]
 pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
-    let checked = handle::checked_callback("callback", callback)?;
+    let checked = callbacks::checked("callback", callback)?;
     let is_removed = checked.is_none();
     let nodes = handle::all();
     let mut process = PROCESS.lock();
@@ -153,7 +153,7 @@ pub fn set_callback(callback: &Bound<'_, PyAny>) -> PyResult<()> {
     // The default node's own goes too.
     let default = process.default(&nodes).filter(|_| is_removed).cloned();
     let taken: Vec<_> =
-        holder.iter().chain(&default).map(|handle| handle.replace_callback(None)).collect();
+        holder.iter().chain(&default).map(|handle| handle.callbacks.replace(None)).collect();
     drop(process);
     drop((former, taken, holder, default));
     settle(callback.py())

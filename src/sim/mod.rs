@@ -560,7 +560,12 @@ impl Simulation {
                 [a, b, c, 1 + (bits >> 24) as u8]
             };
             let endpoint = Endpoint::new(ip, 4_000);
-            if endpoint.is_sendable() && endpoint.is_local() == self.settings.is_local {
+            // What lies above is sendable only in clouds that number machines out of it.
+            let is_assigned = ip[0] < 240;
+            if is_assigned
+                && endpoint.is_sendable()
+                && endpoint.is_local() == self.settings.is_local
+            {
                 return endpoint;
             }
         }

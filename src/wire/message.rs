@@ -268,7 +268,22 @@ pub struct Contact {
     pub endpoint: Endpoint,
 }
 
-/// An IP address and a UDP port, in 20 bytes.
+/// How far an address reaches: to whom it means the same host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This host alone: 127.0.0.0/8, ::1.
+    Loopback,
+    /// One link: 169.254.0.0/16, fe80::/10.
+    Link,
+    /// One site: 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, fc00::/7.
+    Private,
+    /// One carrier's customers, or one overlay network: 100.64.0.0/10 (RFC 6598).
+    Shared,
+    /// Everybody: all other addresses.
+    Public,
+}
+
+/// An IP address and a UDP port, in 21 bytes.
 ///
 /// An IPv4 address is kept in its IPv6-mapped form, so that `1.2.3.4` and `::ffff:1.2.3.4` are one
 /// address before any rule looks at it.
@@ -283,9 +298,11 @@ pub struct Contact {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     ip: [u8; 16],
-    port: u16,
-    /// The interface of a link-local address; 0 elsewhere. It never travels.
-    scope: u16,
+    /// The interface of an IPv6 link-local address; 0 elsewhere. It never travels.
+    ///
+    /// Three bytes, because a routing table's entry has room for no fourth.
+    scope: [u8; 3],
+    port: [u8; 2],
 }
 
 impl Endpoint {
@@ -295,7 +312,7 @@ impl Endpoint {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        Self { ip: ip.octets(), port, scope: 0 }
+        Self { ip: ip.octets(), scope: [0; 3], port: port.to_be_bytes() }
     }
 
     /// The address, IPv4 as such.
@@ -305,14 +322,42 @@ impl Endpoint {
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.port
+        u16::from_be_bytes(self.port)
     }
 
     /// The same address with another port.
     #[must_use]
     pub fn with_port(mut self, port: u16) -> Self {
-        self.port = port;
+        self.port = port.to_be_bytes();
         self
+    }
+
+    /// The number of the interface that an IPv6 link-local address belongs to; 0 where none is
+    /// known, and for every other address.
+    pub fn scope(&self) -> u32 {
+        let [a, b, c] = self.scope;
+        u32::from_be_bytes([0, a, b, c])
+    }
+
+    /// The same address on the interface with this number, where it is an IPv6 link-local one;
+    /// another address belongs to no interface and stays as it is.
+    ///
+    /// A number of more than 24 bits counts as none.
+    #[must_use]
+    pub fn with_scope(mut self, scope: u32) -> Self {
+        if self.needs_scope() {
+            self.scope = match scope.to_be_bytes() {
+                [0, a, b, c] => [a, b, c],
+                _ => [0; 3],
+            };
+        }
+        self
+    }
+
+    /// Whether the address means something only together with an interface: IPv6 link-local ones.
+    #[inline]
+    pub fn needs_scope(&self) -> bool {
+        self.ip[0] == 0xfe && self.ip[1] & 0xc0 == 0x80
     }
 
     /// Whether the address is IPv4.
@@ -326,49 +371,87 @@ impl Endpoint {
         &self.ip
     }
 
-    /// Whether the address is one that no router carries beyond a site: loopback, private, shared,
-    /// link-local and unique local addresses.
-    pub fn is_local(&self) -> bool {
+    /// How far the address reaches.
+    pub fn reach(&self) -> Reach {
         match self.ip() {
             IpAddr::V4(v4) => {
                 let [a, b, ..] = v4.octets();
-                matches!(
-                    (a, b),
-                    (127 | 10, _) | (172, 16..=31) | (192, 168) | (100, 64..=127) | (169, 254)
-                )
+                match (a, b) {
+                    (127, _) => Reach::Loopback,
+                    (169, 254) => Reach::Link,
+                    (10, _) | (172, 16..=31) | (192, 168) => Reach::Private,
+                    (100, 64..=127) => Reach::Shared,
+                    _ => Reach::Public,
+                }
             }
-            IpAddr::V6(v6) => {
-                let first = v6.segments()[0];
-                v6.is_loopback() || first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfe80
-            }
+            IpAddr::V6(v6) if v6.is_loopback() => Reach::Loopback,
+            IpAddr::V6(_) if self.needs_scope() => Reach::Link,
+            IpAddr::V6(_) if self.ip[0] & 0xfe == 0xfc => Reach::Private,
+            IpAddr::V6(_) => Reach::Public,
         }
     }
 
+    /// Whether a node at `other` means the same host by this address as this node does, so that it
+    /// may be named to that node and believed from it.
+    ///
+    /// | this address | to a node at a loopback address | link-local | private | shared | public |
+    /// | --- | --- | --- | --- | --- | --- |
+    /// | loopback | yes | no | no | no | no |
+    /// | link-local | IPv4 only | on the same link | no | no | no |
+    /// | private | yes | yes | yes | no | no |
+    /// | shared | yes | no | no | yes | no |
+    /// | public | yes | yes | yes | yes | yes |
+    ///
+    /// A loopback address is this host's own, so whatever this host reaches it reaches; but an IPv6
+    /// link-local address travels without its interface, and nothing else there tells which it is.
+    /// A neighbor on the link is taken to be of the same site, but not of the same overlay network.
+    pub fn means_same_to(&self, other: &Endpoint) -> bool {
+        match (self.reach(), other.reach()) {
+            (Reach::Public, _) => true,
+            (Reach::Link, Reach::Loopback) => self.is_ipv4(),
+            (_, Reach::Loopback) => true,
+            (Reach::Link, Reach::Link) => {
+                self.is_ipv4() == other.is_ipv4() && self.scope == other.scope
+            }
+            (Reach::Private, Reach::Link | Reach::Private) => true,
+            (Reach::Shared, Reach::Shared) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the address is not one of the open Internet, so that no router carries it there.
+    pub fn is_local(&self) -> bool {
+        self.reach() != Reach::Public
+    }
+
     /// Whether a datagram can be sent there: a unicast address and a port.
+    ///
+    /// 240.0.0.0/4 counts, because systems send there and large clouds number machines out of it.
     pub fn is_sendable(&self) -> bool {
         let unicast = match self.ip() {
-            IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 224..),
+            IpAddr::V4(v4) => !matches!(v4.octets()[0], 0 | 224..=239) && !v4.is_broadcast(),
             IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),
         };
-        unicast && self.port != 0
+        unicast && self.port() != 0
     }
 }
 
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         let scope = match address {
-            SocketAddr::V6(v6) => u16::try_from(v6.scope_id()).unwrap_or(0),
+            SocketAddr::V6(v6) => v6.scope_id(),
             SocketAddr::V4(_) => 0,
         };
-        Self { scope, ..Self::new(address.ip(), address.port()) }
+        Self::new(address.ip(), address.port()).with_scope(scope)
     }
 }
 
 impl From<Endpoint> for SocketAddr {
     fn from(endpoint: Endpoint) -> Self {
+        let port = endpoint.port();
         match endpoint.ip() {
-            IpAddr::V4(v4) => SocketAddr::from((v4, endpoint.port)),
-            IpAddr::V6(v6) => SocketAddrV6::new(v6, endpoint.port, 0, endpoint.scope.into()).into(),
+            IpAddr::V4(v4) => SocketAddr::from((v4, port)),
+            IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, endpoint.scope()).into(),
         }
     }
 }

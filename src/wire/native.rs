@@ -89,9 +89,14 @@ pub enum DecodeError {
 pub struct Lists {
     nodes: ArrayVec<Contact, MAX_NODES>,
     peers: ArrayVec<Endpoint, MAX_PEERS>,
+    /// The interface of the link-local addresses that are read.
+    scope: u32,
 }
 
 /// Reads one datagram.
+///
+/// The link-local addresses in it are on the link that `lists` is for: they travel without their
+/// interface.
 ///
 /// # Errors
 ///
@@ -190,6 +195,11 @@ pub fn encode(
 }
 
 impl Lists {
+    /// For a datagram that came from `from`.
+    pub fn of(from: &Endpoint) -> Self {
+        Self { scope: from.scope(), ..Self::default() }
+    }
+
     fn read_nodes4(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(NODE4_LEN) {
             let (id, address) = chunk.split_at(ID_LEN);
@@ -200,7 +210,7 @@ impl Lists {
     fn read_nodes6(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(NODE6_LEN) {
             let (id, address) = chunk.split_at(ID_LEN);
-            self.push_node(Contact { id: id_from(id), endpoint: endpoint6(address) });
+            self.push_node(Contact { id: id_from(id), endpoint: self.endpoint6(address) });
         }
     }
 
@@ -212,8 +222,15 @@ impl Lists {
 
     fn read_peers6(&mut self, bytes: &[u8]) {
         for chunk in bytes.chunks_exact(PEER6_LEN) {
-            self.push_peer(endpoint6(chunk));
+            self.push_peer(self.endpoint6(chunk));
         }
+    }
+
+    fn endpoint6(&self, bytes: &[u8]) -> Endpoint {
+        let mut ip = [0; 16];
+        ip.copy_from_slice(&bytes[..16]);
+        let port = u16::from_be_bytes([bytes[16], bytes[17]]);
+        Endpoint::new(ip, port).with_scope(self.scope)
     }
 
     fn push_node(&mut self, node: Contact) {
@@ -279,7 +296,7 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
             (tag::NODES6, len) if len % NODE6_LEN == 0 => lists.read_nodes6(value),
             (tag::PEERS6, len) if len % PEER6_LEN == 0 => lists.read_peers6(value),
             (tag::ENDPOINT, PEER4_LEN) => trailer.endpoint = Some(endpoint4(value)),
-            (tag::ENDPOINT, PEER6_LEN) => trailer.endpoint = Some(endpoint6(value)),
+            (tag::ENDPOINT, PEER6_LEN) => trailer.endpoint = Some(lists.endpoint6(value)),
             (tag::FLAGS, 1) => {
                 trailer.read_only = value[0] & FLAG_READ_ONLY != 0;
                 trailer.implied_port = value[0] & FLAG_IMPLIED_PORT != 0;
@@ -309,12 +326,6 @@ fn endpoint4(bytes: &[u8]) -> Endpoint {
         [bytes[0], bytes[1], bytes[2], bytes[3]],
         u16::from_be_bytes([bytes[4], bytes[5]]),
     )
-}
-
-fn endpoint6(bytes: &[u8]) -> Endpoint {
-    let mut ip = [0; 16];
-    ip.copy_from_slice(&bytes[..16]);
-    Endpoint::new(ip, u16::from_be_bytes([bytes[16], bytes[17]]))
 }
 
 /// How much of a message's lists is written.

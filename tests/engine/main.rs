@@ -4,6 +4,7 @@ mod memberships;
 mod net;
 mod networks;
 mod private;
+mod reach;
 mod recalled;
 mod restarts;
 mod scripted;

@@ -568,10 +568,15 @@ fn a_recorded_announce_stores_nobody_at_another_address() {
 
 // What v0.1 trusts
 
+/// Where a node is that may have `from` for a neighbor.
+fn near(from: Endpoint) -> Endpoint {
+    if from.is_local() { local(1) } else { public(1) }
+}
+
 /// The records that a member's announces without a token leave: one of v0.1's and one with a
 /// transaction id.
 fn announced_without_token(private: &seal::Network, legacy: Legacy, from: Endpoint) -> usize {
-    let mut stage = Stage::with(private, public(1), Config { legacy, ..Config::default() });
+    let mut stage = Stage::with(private, near(from), Config { legacy, ..Config::default() });
     for (port, has_txid) in [(80, false), (81, true)] {
         let body = Body::AnnouncePeer { topic: TOPIC, port };
         let packet = if has_txid { with_txid(body, None, 0) } else { v01(body) };
@@ -600,7 +605,7 @@ fn under_v01s_cipher_announces_go_without_a_token_as_legacy_says() {
 
 /// Whether a member's answer without a transaction id counts.
 fn counts_without_txid(private: &seal::Network, legacy: Legacy, from: Endpoint) -> bool {
-    let mut stage = Stage::with(private, public(1), Config { legacy, ..Config::default() });
+    let mut stage = Stage::with(private, near(from), Config { legacy, ..Config::default() });
     let (op, _) = stage.ping(from);
     stage.tell(from, &v01(Body::Pong));
     stage.outcome(op).is_some() && stage.stats().contacts == 1

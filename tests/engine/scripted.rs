@@ -52,14 +52,17 @@ pub fn reply(sender: NodeId, request: &[u8], nodes: &[Contact], token: Option<&[
 pub struct Stage {
     pub network: Network,
     pub at: Endpoint,
-    own: NodeId,
+    pub own: NodeId,
 }
 
 impl Stage {
     pub fn new(config: Config) -> Self {
+        Self::bound_to(public(1), config)
+    }
+
+    pub fn bound_to(at: Endpoint, config: Config) -> Self {
         let mut network = Network::new(seed(1));
         network.records = true;
-        let at = public(1);
         let own = network.add(at, &Arc::new(config));
         Self { network, at, own }
     }

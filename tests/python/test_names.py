@@ -127,6 +127,27 @@ for good in ("live.test", "127.0.0.1", "localhost"):
     assert child.wait(3) == 0
 
 
+def test_what_the_systems_resolver_takes_is_taken(resolving: Resolving) -> None:
+    child = resolving(
+        """
+names = ["node.1", "my_app_node_1", "xn--bcher-kva.example", "1node", "host.test"]
+answers.update({name: ["127.0.0.1"] for name in names})
+for host in ("node.1", "my_app_node_1", "b\u00fccher.example", "1node", "host.test.", "127.1"):
+    with Swarm(host="127.0.0.1") as fresh:
+        print(fresh.bootstrap((host, live.port), timeout=20))
+for host in ("k\u00fcche.example", "fe80::1%no-such-card"):
+    try:
+        swarm.bootstrap((host, 4000), timeout=20)
+    except BootstrapError as error:
+        print(error)
+"""
+    )
+    assert [child.line() for _ in range(6)] == ["1"] * 6
+    for contact in ("k\u00fcche.example:4000", "[fe80::1%no-such-card]:4000"):
+        assert f"{contact} (the name does not resolve: " in child.line()
+    assert child.wait(3) == 0
+
+
 def test_every_address_of_a_name_is_tried(resolving: Resolving) -> None:
     child = resolving(
         """

@@ -229,7 +229,7 @@ impl Engine {
     /// Whether v0.1's unproved packets are trusted from there. Where the seal proves its members
     /// there are no nodes of v0.1, and what is unproved was recorded or cut by a stranger.
     pub(super) fn trusts_legacy(&self, from: &Endpoint) -> bool {
-        !self.seal.proves_members() && self.guard.trusts_legacy(from)
+        !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
     }
 
     /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through.

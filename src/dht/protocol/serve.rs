@@ -69,7 +69,7 @@ impl Engine {
                 if let Some(trailer) = &mut reply.trailer {
                     trailer.token = Some(&token);
                 }
-                let wanted = |peer: &Endpoint| want.includes(peer) && is_for(peer, &from);
+                let wanted = |peer: &Endpoint| want.includes(peer) && peer.means_same_to(&from);
                 let max = self.config.reply_peers;
                 let mut sample = self.storage.sample(now, topic, max, wanted, &mut self.rng);
                 for own in self.own_records(topic, Some(&from)) {
@@ -214,12 +214,7 @@ impl Engine {
     ) -> ArrayVec<Contact, MAX_CLOSEST> {
         self.table.closest(target, self.config.k, |entry| {
             let endpoint = &entry.contact.endpoint;
-            entry.is_reliable() && want.includes(endpoint) && is_for(endpoint, from)
+            entry.is_reliable() && want.includes(endpoint) && endpoint.means_same_to(from)
         })
     }
-}
-
-/// Whether `listed` is an address to name to `asker`: local ones mean nothing outside.
-fn is_for(listed: &Endpoint, asker: &Endpoint) -> bool {
-    asker.is_local() || !listed.is_local()
 }
