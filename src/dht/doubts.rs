@@ -14,12 +14,16 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// anywhere: who sends from a local address cannot have written another's into it.
 const MAX: usize = 64;
 const STRANGERS_MAX: usize = 16;
+/// Of those that have answered, so many are remembered for lookups.
+const PROVEN_MAX: usize = 16;
 
 /// The doubts of the last seconds.
 #[derive(Default)]
 pub struct Doubts {
     /// The oldest first: which id, and from where a packet came in its name.
     raised: VecDeque<(Time, Contact)>,
+    /// Contacts that have answered while they are listed at another address, the oldest first.
+    proven: VecDeque<(Time, Contact)>,
 }
 
 impl Doubts {
@@ -37,6 +41,21 @@ impl Doubts {
         is_reason
     }
 
+    /// Notes a claimant that has answered.
+    pub fn prove(&mut self, now: Time, claimant: Contact) {
+        self.proven.retain(|(at, known)| now - *at < PAUSE && known.id != claimant.id);
+        if self.proven.len() >= PROVEN_MAX {
+            self.proven.pop_front();
+        }
+        self.proven.push_back((now, claimant));
+    }
+
+    /// Claimants that have answered lately: it is not known yet whether those listed still do.
+    pub fn proven(&self, now: Time) -> impl Iterator<Item = Contact> {
+        let lately = self.proven.iter().filter(move |(at, _)| now - *at < PAUSE);
+        lately.map(|(_, claimant)| *claimant)
+    }
+
     /// Who claimed lately to have this id.
     pub fn claimant(&self, now: Time, id: &NodeId) -> Option<Contact> {
         let mut lately = self.raised.iter().filter(|(at, _)| now - *at < PAUSE);
@@ -45,7 +64,7 @@ impl Doubts {
 
     /// Panics where the cap is passed or an id stands twice.
     pub fn check_invariants(&self) {
-        assert!(self.raised.len() <= MAX);
+        assert!(self.raised.len() <= MAX && self.proven.len() <= PROVEN_MAX);
         for (at, (_, claimant)) in self.raised.iter().enumerate() {
             let mut earlier = self.raised.iter().take(at);
             assert!(earlier.all(|(_, other)| other.id != claimant.id), "an id in doubt twice");

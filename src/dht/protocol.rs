@@ -146,6 +146,7 @@ impl Engine {
             if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
                 if listed.id == contact.id {
                     self.doubts.raise(now, contact);
+                    self.doubts.prove(now, contact);
                 }
                 self.check(now, listed, out);
             }

@@ -129,7 +129,12 @@ impl Fleet {
     fn check(&mut self, what: &str) {
         self.network.run(SOON);
         let missing = self.missing();
-        assert!(missing.is_empty(), "{what}: {} gaps: {:?}", missing.len(), &missing[..missing.len().min(6)]);
+        assert!(
+            missing.is_empty(),
+            "{what}: {} gaps: {:?}",
+            missing.len(),
+            &missing[..missing.len().min(6)]
+        );
         self.network.nodes.values().for_each(|node| node.check_invariants());
     }
 }

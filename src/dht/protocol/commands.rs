@@ -9,8 +9,10 @@ use thiserror::Error;
 use super::engine::{Engine, boot_number};
 use super::output::{Event, Outbox};
 use super::stats::{Refusal, Stats};
+use crate::dht::doubts::Doubts;
 use crate::dht::guard::Guard;
 use crate::dht::operations::Busy;
+use crate::dht::own::Own;
 use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
 use crate::dht::routing::{Entry, Table};
 use crate::dht::storage::Storage;
@@ -340,6 +342,8 @@ impl Engine {
             self.home.recalled.clear();
             self.storage = Storage::new(self.id, &self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);
+            self.doubts = Doubts::default();
+            self.own = Own::default();
             self.boot = boot_number(&mut self.rng);
             self.restart_memberships(now);
         }

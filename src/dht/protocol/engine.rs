@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -232,10 +231,13 @@ impl Engine {
         !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
     }
 
-    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through.
-    pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> ArrayVec<Contact, MAX_CLOSEST> {
+    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through,
+    /// and those that have answered in the name of a contact which may have moved.
+    pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> Vec<Contact> {
         self.table.touch(now, target);
-        self.table.closest(target, MAX_CLOSEST, |entry| self.reaches(&entry.contact.endpoint))
+        let is_reached = |entry: &Entry| self.reaches(&entry.contact.endpoint);
+        let listed = self.table.closest(target, MAX_CLOSEST, is_reached);
+        listed.into_iter().chain(self.doubts.proven(now)).collect()
     }
 
     /// Whether this node's socket can send there.

@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
-use crate::dht::routing::{Entry, MAX_CLOSEST};
+use crate::dht::routing::MAX_CLOSEST;
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Trailer, Want};
@@ -163,11 +163,13 @@ impl Engine {
         if !is_welcome {
             return;
         }
-        // One that is listed is asked about what does not fit, and not more often than it takes to
-        // tell. If it has moved, it is taken in once nobody answers at its former address.
-        if self.table.get(&candidate.id).is_some_and(Entry::is_reliable) {
+        // One that is listed is asked about what does not fit, at both addresses, and not more often
+        // than it takes to tell. If it has moved, it is taken in once nobody answers at the former.
+        let listed = self.table.get(&candidate.id).filter(|entry| entry.is_reliable());
+        if let Some(listed) = listed.map(|entry| entry.contact) {
             if self.doubts.raise(now, candidate) {
                 self.check(now, candidate, out);
+                self.check(now, listed, out);
             }
             return;
         }

@@ -105,8 +105,7 @@ impl Engine {
     /// Asks the candidates whose turn it is whether they are there.
     pub(super) fn ask_candidates(&mut self, now: Time, out: &mut Outbox) {
         while let Some(candidate) = self.guard.candidates().next(now) {
-            if self.table.has_use_for(&candidate) && !self.requests.is_asking(candidate.endpoint)
-            {
+            if self.table.has_use_for(&candidate) && !self.requests.is_asking(candidate.endpoint) {
                 self.guard.candidates().asked(now);
                 self.greet(now, candidate, Purpose::Candidate, out);
             }
