@@ -19,6 +19,10 @@ const JITTER: f64 = 0.2;
 /// several of them.
 const GAP_PER_CONTACT: Duration = Duration::from_millis(50);
 
+/// A network of at most so many times k others is small: in it, members hear of one that starts at
+/// once, also where they do not store the topic.
+const SMALL: usize = 2;
+
 /// The longest that a round may take.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -70,8 +74,10 @@ impl Engine {
     /// Has those memberships announce again that belong at a node that is new or has begun anew.
     pub(super) fn hurry_memberships(&mut self, now: Time, id: &NodeId) {
         let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        // In a small network, whoever is new may be a member too, whatever it stores.
+        let is_small = self.table.len() <= SMALL * self.config.k;
         for (op, task) in self.operations.memberships() {
-            if let Some(due) = task.missed_by(now, id, gap) {
+            if let Some(due) = task.missed_by(now, id, is_small, gap) {
                 self.rounds.put_off(op, task, due);
             }
         }

@@ -7,7 +7,7 @@ use super::engine::Engine;
 use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
-use crate::dht::routing::MAX_CLOSEST;
+use crate::dht::routing::{FRESH, MAX_CLOSEST};
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Trailer, Want};
@@ -163,13 +163,16 @@ impl Engine {
         if !is_welcome {
             return;
         }
-        // One that is listed is asked about what does not fit, at both addresses, and not more often
-        // than it takes to tell. If it has moved, it is taken in once nobody answers at the former.
+        // One that is listed is asked about what does not fit, and not more often than it takes to
+        // tell. If it has moved, it is taken in once nobody answers at the former address, where one
+        // heard from lately is asked only when the other has answered: a packet may be forged.
         let listed = self.table.get(&candidate.id).filter(|entry| entry.is_reliable());
-        if let Some(listed) = listed.map(|entry| entry.contact) {
+        if let Some((listed, seen)) = listed.map(|entry| (entry.contact, entry.seen())) {
             if self.doubts.raise(now, candidate) {
                 self.check(now, candidate, out);
-                self.check(now, listed, out);
+                if now - seen > FRESH {
+                    self.check(now, listed, out);
+                }
             }
             return;
         }

@@ -124,9 +124,15 @@ impl MembershipTask {
 
     /// Takes note of a node that may not store this; returns when the next round is due instead, which
     /// is at least `gap` after the last began. One under way may tell the node, or is followed by another.
-    pub fn missed_by(&mut self, now: Time, id: &NodeId, gap: Duration) -> Option<Time> {
+    pub fn missed_by(
+        &mut self,
+        now: Time,
+        id: &NodeId,
+        is_small: bool,
+        gap: Duration,
+    ) -> Option<Time> {
         let distance = self.topic.distance(id).leading_word();
-        if distance > self.reach {
+        if distance > self.reach && !is_small {
             return None;
         }
         if self.round.is_none() {
