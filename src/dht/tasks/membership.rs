@@ -139,7 +139,8 @@ impl MembershipTask {
             return self.out_of_turn(now, gap);
         }
         if self.comers.len() < COMERS_MAX {
-            self.comers.push(distance);
+            // One that is not to store it cannot confirm it, and another round is to meet it.
+            self.comers.push(if distance > self.reach { 0 } else { distance });
         }
         None
     }
