@@ -50,6 +50,11 @@ impl Doubts {
         self.proven.push_back((now, claimant));
     }
 
+    /// Notes an answer of a contact at the address where it is listed.
+    pub fn settle(&mut self, id: &NodeId) {
+        self.proven.retain(|(_, claimant)| claimant.id != *id);
+    }
+
     /// Claimants that have answered lately: it is not known yet whether those listed still do.
     pub fn proven(&self, now: Time) -> impl Iterator<Item = Contact> {
         let lately = self.proven.iter().filter(move |(at, _)| now - *at < PAUSE);

@@ -143,12 +143,16 @@ impl Engine {
         }
         if !trailer.read_only {
             let contact = Contact { id: reply.sender, endpoint: from };
-            if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
-                if listed.id == contact.id {
-                    self.doubts.raise(now, contact);
-                    self.doubts.prove(now, contact);
+            match self.table.answered(now, contact, round_trip) {
+                Admission::Listed => self.doubts.settle(&contact.id),
+                Admission::Waiting => {}
+                Admission::AskFirst(listed) => {
+                    if listed.id == contact.id {
+                        self.doubts.raise(now, contact);
+                        self.doubts.prove(now, contact);
+                    }
+                    self.check(now, listed, out);
                 }
-                self.check(now, listed, out);
             }
             if self.table.began(&contact, trailer.boot) {
                 self.hurry_memberships(now, &contact.id);

@@ -1,5 +1,5 @@
-"""Nodes that are started anew, on real sockets: everybody finds everybody soon. Which ways there are to
-start anew, and in which networks, is left to `tests/engine/restarts.rs`."""
+"""Nodes that are started anew, on real sockets: everybody finds everybody soon. Which ways there are
+to start anew, and in which networks, is left to `tests/engine/restarts.rs`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ HERE = "127.0.0.1"
 Make = Callable[..., Swarm]
 
 
-def test_two_of_three_members_start_anew_one_after_the_other(make_swarm: Make, tmp_path: Path) -> None:
+def test_two_of_three_members_start_anew_one_after_the_other(
+    make_swarm: Make, tmp_path: Path
+) -> None:
     nodes = [make_swarm(state_path=str(tmp_path / str(at))) for at in range(3)]
     ports = [node.port for node in nodes]
 
@@ -28,7 +30,9 @@ def test_two_of_three_members_start_anew_one_after_the_other(make_swarm: Make, t
     members: list[Membership] = [node.join(TOPIC) for node in nodes]
     for at in range(2):
         nodes[at].close()
-        nodes[at] = make_swarm(port=ports[at], bootstrap=seeds(at), state_path=str(tmp_path / str(at)))
+        nodes[at] = make_swarm(
+            port=ports[at], bootstrap=seeds(at), state_path=str(tmp_path / str(at))
+        )
         members[at] = nodes[at].join(TOPIC)
 
     def all_meet(at: int) -> bool:

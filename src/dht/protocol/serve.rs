@@ -61,7 +61,7 @@ impl Engine {
             Body::Ping => {}
             Body::FindNode { target } => {
                 reply.body = Body::FoundNodes;
-                nodes = self.closest_for(&from, want, &target);
+                nodes = self.closest_for(now, &from, want, &target);
                 reply.nodes = &nodes;
             }
             Body::GetPeers { topic } => {
@@ -82,7 +82,7 @@ impl Engine {
                 reply.body =
                     if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
                 reply.peers = &peers;
-                nodes = self.closest_for(&from, want, &topic);
+                nodes = self.closest_for(now, &from, want, &topic);
                 reply.nodes = &nodes;
             }
             Body::AnnouncePeer { topic, port } => {
@@ -213,13 +213,20 @@ impl Engine {
     /// The contacts to list in an answer to `from`, the nearest to `target` first.
     fn closest_for(
         &self,
+        now: Time,
         from: &Endpoint,
         want: Want,
         target: &NodeId,
     ) -> ArrayVec<Contact, MAX_CLOSEST> {
-        self.table.closest(target, self.config.k, |entry| {
-            let endpoint = &entry.contact.endpoint;
-            entry.is_reliable() && want.includes(endpoint) && endpoint.means_same_to(from)
-        })
+        let is_for = |endpoint: &Endpoint| want.includes(endpoint) && endpoint.means_same_to(from);
+        let mut nodes = self.table.closest(target, self.config.k, |entry| {
+            entry.is_reliable() && is_for(&entry.contact.endpoint)
+        });
+        // One that has just answered elsewhere is there, until it answers at its former address too.
+        for moved in self.doubts.proven(now).filter(|moved| is_for(&moved.endpoint)) {
+            let listed = nodes.iter_mut().find(|node| node.id == moved.id);
+            listed.into_iter().for_each(|node| *node = moved);
+        }
+        nodes
     }
 }
