@@ -1,5 +1,5 @@
-"""Nodes that are started anew, on real sockets: everybody finds everybody soon. Which ways there are
-to start anew, and in which networks, is left to `tests/engine/restarts.rs`."""
+"""Nodes that are started anew, on real sockets: everybody finds everybody soon. In how many ways a
+node can start anew, and in which networks, is left to `tests/engine/restarts.rs`."""
 
 from __future__ import annotations
 
