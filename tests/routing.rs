@@ -63,7 +63,7 @@ fn a_contact_that_answered_is_listed() {
     let mut table = table();
     fill(&mut table, at(1), [contact(3, 1)]);
     let entry = table.get(&contact(3, 1).id).unwrap();
-    assert_eq!((entry.contact, entry.seen, entry.rtt()), (contact(3, 1), at(1), RTT));
+    assert_eq!((entry.contact, entry.seen(), entry.rtt()), (contact(3, 1), at(1), RTT));
     assert_eq!((table.len(), table.is_empty()), (1, false));
 }
 
@@ -178,15 +178,15 @@ fn a_waiting_id_that_answers_from_a_listed_address_has_one_entry() {
 #[test]
 fn there_is_use_for_an_id_that_is_not_known_and_would_find_a_place() {
     let mut table = full();
-    assert!(!table.has_use_for(&contact(0, 0).id), "listed");
-    assert!(table.has_use_for(&contact(1, 0).id), "an empty bucket");
+    assert!(!table.has_use_for(&contact(0, 0)), "listed");
+    assert!(table.has_use_for(&contact(1, 0)), "an empty bucket");
     assert_eq!(table.answered(at(1), contact(0, 20), RTT), Admission::Waiting);
-    assert!(!table.has_use_for(&contact(0, 20).id), "waiting");
+    assert!(!table.has_use_for(&contact(0, 20)), "waiting");
     for n in K + 1..K + 10 {
-        assert!(table.has_use_for(&contact(0, n).id), "room to wait");
+        assert!(table.has_use_for(&contact(0, n)), "room to wait");
         assert_eq!(table.answered(at(1), contact(0, n), RTT), Admission::Waiting);
     }
-    assert!(!table.has_use_for(&contact(0, 99).id), "no room at all");
+    assert!(!table.has_use_for(&contact(0, 99)), "no room at all");
 }
 
 // Who loses it
@@ -247,7 +247,7 @@ fn one_failure_costs_the_place_where_another_waits() {
 fn one_failure_costs_the_place_where_another_comes() {
     let mut table = full();
     table.failed(at(1), &contact(0, 7), at(1));
-    assert!(table.has_use_for(&contact(0, 20).id));
+    assert!(table.has_use_for(&contact(0, 20)));
     fill(&mut table, at(2), [contact(0, 20)]);
     assert!(!lists(&table, &contact(0, 7)) && lists(&table, &contact(0, 20)));
 }

@@ -43,7 +43,8 @@ __all__ = [
 class Membership(BaseMembership):
     """A topic that a `Swarm` has joined: stays announced and looked up, until it is left.
 
-    `Swarm.join` makes it. As a context manager it is left at the end of the block.
+    `Swarm.join` makes it. As a context manager it is left at the end of the block. Its peers are
+    the others: never this node, nor an address at which it was seen within a record's life.
     """
 
     def __enter__(self) -> Self:
@@ -216,7 +217,8 @@ class Swarm(BaseSwarm):
         """Finds the peers that announced a topic.
 
         Asks all of the k (20) nodes nearest to the topic, not only the first that knows any, and
-        includes what this node itself stores.
+        includes what this node itself stores. If this node has joined the topic, its own record is
+        included too, as soon as others have told at which address they see it.
 
         Args:
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
@@ -276,7 +278,8 @@ class Swarm(BaseSwarm):
         """Joins a topic: keeps this host announced as a peer of it, and keeps finding the others.
 
         It is announced at once and again before the announce expires, by itself also after the
-        network was away; each time the topic is looked up as well. That goes on until `leave()`
+        network was away, and when a node that stored it has started again; each time the topic
+        is looked up as well. That goes on until `leave()`
         or `close()`, whether the result is kept or not, but not longer than the `Swarm` is.
 
         Args:

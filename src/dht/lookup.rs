@@ -118,12 +118,12 @@ impl Lookup {
         Some(Query { contact: candidate.contact, is_retry: retries > 0 })
     }
 
-    /// Notes an answer of `contact`, whatever was thought of it before. Whoever answered first under
-    /// an id keeps it.
+    /// Notes an answer of `contact`, whatever was thought of it before, and of who else was asked at
+    /// its address. Whoever answered first under an id keeps it.
     pub fn answered(&mut self, contact: Contact, token: Option<Token>) {
         let Contact { id, endpoint } = contact;
         if self.answered_at(&id).is_some_and(|first| first != endpoint) {
-            return self.failed(&contact);
+            return self.refused(&endpoint);
         }
         self.shortlist.retain(|known| known.contact.id != id && known.contact.endpoint != endpoint);
         self.insert(contact, State::Answered { token });
@@ -143,7 +143,15 @@ impl Lookup {
         }
     }
 
-    /// Notes that `contact` could not or would not answer.
+    /// Notes that the node at this address, whichever it is, is of no use.
+    pub fn refused(&mut self, endpoint: &Endpoint) {
+        let known = self.shortlist.iter().find(|known| known.contact.endpoint == *endpoint);
+        if let Some(contact) = known.map(|known| known.contact) {
+            self.failed(&contact);
+        }
+    }
+
+    /// Notes that `contact` could not be asked or did not answer.
     pub fn failed(&mut self, contact: &Contact) {
         self.pass_over(contact, State::Failed);
     }

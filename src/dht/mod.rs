@@ -3,11 +3,13 @@
 //! The parts do not call each other. They keep state, answer questions and return decisions;
 //! `protocol` asks them and acts.
 
+mod doubts;
 pub mod guard;
 mod home;
 pub mod lookup;
 pub mod members;
 mod operations;
+mod own;
 mod pace;
 pub mod protocol;
 pub mod requests;

@@ -81,7 +81,7 @@ impl Engine {
         while let Some(due) = self.requests.due(now) {
             match due {
                 Due::Late(request) => self.late(now, &request, out),
-                Due::Expired(request) => self.expired(now, &request),
+                Due::Expired(request) => self.expired(now, &request, out),
             }
             self.run(now, out);
         }
@@ -91,6 +91,7 @@ impl Engine {
         self.check_seeds(now, out);
         self.start_rounds(now, out);
         self.refresh(now, out);
+        self.watch(now, out);
         self.sweep(now);
         self.run(now, out);
     }
@@ -115,6 +116,7 @@ impl Engine {
             self.must_release().then_some(Time::ZERO),
             self.next_round(),
             self.next_refresh(),
+            self.next_watch(),
             self.next_sweep_at(),
         ]
         .into_iter()
@@ -167,15 +169,30 @@ impl Engine {
             return self.refuse(Refusal::Unsolicited);
         };
         self.home.heard(now, from);
-        if !reply.trailer.is_some_and(|trailer| trailer.read_only) {
+        let trailer = reply.trailer.unwrap_or_default();
+        if request.id.is_some_and(|id| id != reply.sender) {
+            self.table.vacate(&from);
+        }
+        if let (true, Some(seen_at)) = (self.rounds.len() > 0, trailer.endpoint)
+            && self.guard.believes(&seen_at, &from, true)
+        {
+            self.own.told(now, from, seen_at, self.table.len() <= 1);
+        }
+        if !trailer.read_only {
             let contact = Contact { id: reply.sender, endpoint: from };
-            let known = self.table.len();
-            if let Admission::AskFirst(listed) = self.table.answered(now, contact, round_trip) {
-                self.check(now, listed, out);
+            match self.table.answered(now, contact, round_trip) {
+                Admission::Listed => self.doubts.settle(&contact.id),
+                Admission::Waiting => {}
+                Admission::AskFirst(listed) => {
+                    if listed.id == contact.id {
+                        self.doubts.raise(now, contact);
+                        self.doubts.prove(now, contact);
+                    }
+                    self.check(now, listed, out);
+                }
             }
-            // In a network that small, whoever comes stores every topic.
-            if (known + 1..=self.config.k).contains(&self.table.len()) {
-                self.hurry_memberships(now);
+            if self.table.began(&contact, trailer.boot) {
+                self.hurry_memberships(now, &contact.id);
             }
         }
         self.answered(now, &request, reply, round_trip);

@@ -251,10 +251,11 @@ impl Requests {
         // Its time may be over before anybody has looked, as after a suspend. An operation waits for
         // as long as it is under way.
         let is_awaited = matches!(purpose, Purpose::Op(_)) || round_trip < self.timeout;
+        // Whoever repeats the transaction id is there, and the one who was asked for is not.
         let matches = to == from
             && is_awaited
             && question.is_answered_by(&reply.body)
-            && id.is_none_or(|id| id == reply.sender);
+            && (reply.txid().is_some() || id.is_none_or(|id| id == reply.sender));
         if !matches {
             return None;
         }

@@ -5,6 +5,7 @@
 //! Metric", 2002, sections 2.2 to 2.4 and 4.1.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -47,9 +48,18 @@ pub struct Entry {
     rtt: u16,
     /// Questions in a row that it left unanswered, repeated ones counting once.
     failures: u8,
-    /// When it last answered.
-    pub seen: Time,
+    /// The boot number of its last answer; none before [`Table::began`].
+    boot: Option<NonZeroU16>,
+    /// When it last answered, in microseconds, the last 16 bits first: nine years fit, and an entry
+    /// in 64 bytes.
+    seen: [u16; 3],
 }
+
+/// Full tables are most of what an idle node keeps.
+const _: () = assert!(size_of::<Entry>() == 64);
+
+/// The boot number of a node that names none.
+const UNTOLD: NonZeroU16 = NonZeroU16::MIN;
 
 /// What became of a contact that answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +110,9 @@ impl Table {
                 return Admission::Listed;
             }
             if entry.failures == 0 {
-                return Admission::AskFirst(entry.contact);
+                let listed = entry.contact;
+                self.vacate(&contact.endpoint);
+                return Admission::AskFirst(listed);
             }
             bucket.contacts.remove(at);
         }
@@ -110,10 +122,39 @@ impl Table {
             return self.insert(entry);
         }
         bucket.replacements.retain(|waiting| waiting.contact.id != contact.id);
-        // Whoever owns the address has just shown which id is its own.
-        self.remove_endpoint(&contact.endpoint);
+        self.vacate(&contact.endpoint);
         self.dropped.retain(|(_, dropped)| dropped.endpoint != contact.endpoint);
         self.insert(Entry::new(now, contact, round_trip))
+    }
+
+    /// Notes the boot number, if any, that came with an answer of `contact`; returns whether that is
+    /// listed and is new, or has begun anew: so it may store nothing of ours.
+    #[must_use]
+    pub fn began(&mut self, contact: &Contact, boot: Option<u16>) -> bool {
+        let index = self.bucket_of(&contact.id);
+        let mut listed = self.buckets[index].contacts.iter_mut();
+        listed.find(|entry| entry.contact == *contact).is_some_and(|entry| {
+            let told = boot.and_then(NonZeroU16::new).or(entry.boot).unwrap_or(UNTOLD);
+            entry.boot.replace(told) != Some(told)
+        })
+    }
+
+    /// The contact that was silent longest, and when it last answered.
+    pub fn quietest(&self) -> Option<(Time, Contact)> {
+        let oldest = self.entries().min_by_key(|entry| entry.seen())?;
+        Some((oldest.seen(), oldest.contact))
+    }
+
+    /// Forgets who was at an address at which another has answered.
+    pub fn vacate(&mut self, endpoint: &Endpoint) {
+        for bucket in &mut self.buckets {
+            bucket.replacements.retain(|entry| entry.contact.endpoint != *endpoint);
+            let before = bucket.contacts.len();
+            bucket.contacts.retain(|entry| entry.contact.endpoint != *endpoint);
+            if bucket.contacts.len() < before {
+                bucket.promote(self.k);
+            }
+        }
     }
 
     /// Notes that `contact` left a question and its repetition unanswered, which went at `asked`. If
@@ -121,12 +162,12 @@ impl Table {
     pub fn failed(&mut self, now: Time, contact: &Contact, asked: Time) {
         let index = self.bucket_of(&contact.id);
         let bucket = &mut self.buckets[index];
-        bucket.replacements.retain(|entry| entry.contact != *contact || entry.seen > asked);
+        bucket.replacements.retain(|entry| entry.contact != *contact || entry.seen() > asked);
         let Some(at) = bucket.contacts.iter().position(|entry| entry.contact == *contact) else {
             return;
         };
         let entry = &mut bucket.contacts[at];
-        if entry.seen > asked {
+        if entry.seen() > asked {
             return;
         }
         entry.failures += 1;
@@ -168,17 +209,21 @@ impl Table {
         self.buckets[self.bucket_of(id)].contacts.iter().find(|entry| entry.contact.id == *id)
     }
 
-    /// Whether this id would find a place or a cache for it: it is not there yet, or under an
-    /// address that is silent.
-    pub fn has_use_for(&self, id: &NodeId) -> bool {
+    /// Whether it is worth asking this contact whether it is there: its id is listed at another
+    /// address or at one that is silent, or is not there yet and finds a place or a cache for it.
+    pub fn has_use_for(&self, contact: &Contact) -> bool {
+        let id = &contact.id;
+        if let Some(entry) = self.get(id) {
+            return entry.contact != *contact || !entry.is_reliable();
+        }
         let index = self.bucket_of(id);
         let bucket = &self.buckets[index];
-        let mut known = bucket.contacts.iter().chain(&bucket.replacements);
+        let mut waiting = bucket.replacements.iter();
         let has_place = bucket.contacts.len() < self.k
             || self.can_split(index)
             || bucket.replacements.len() < self.replacements_max
             || bucket.contacts.iter().any(|entry| entry.failures > 0);
-        has_place && known.all(|entry| entry.contact.id != *id || !entry.is_reliable())
+        has_place && waiting.all(|entry| entry.contact.id != *id)
     }
 
     /// Every listed contact, the buckets farthest from the own id first.
@@ -264,7 +309,7 @@ impl Table {
             }
             if let Some(at) = bucket.contacts.iter().position(|listed| listed.failures > 0) {
                 let displaced = bucket.contacts.remove(at);
-                self.remember(entry.seen, displaced.contact);
+                self.remember(entry.seen(), displaced.contact);
                 continue;
             }
             if can_split {
@@ -278,7 +323,7 @@ impl Table {
                 push_within(&mut bucket.replacements, entry, self.replacements_max);
             }
             let oldest = &bucket.contacts[0];
-            return if entry.seen - oldest.seen > FRESH {
+            return if entry.seen() - oldest.seen() > FRESH {
                 Admission::AskFirst(oldest.contact)
             } else {
                 Admission::Waiting
@@ -310,17 +355,6 @@ impl Table {
         bucket.promote(self.k);
         deeper.promote(self.k);
         self.buckets.push(deeper);
-    }
-
-    fn remove_endpoint(&mut self, endpoint: &Endpoint) {
-        for bucket in &mut self.buckets {
-            bucket.replacements.retain(|entry| entry.contact.endpoint != *endpoint);
-            let before = bucket.contacts.len();
-            bucket.contacts.retain(|entry| entry.contact.endpoint != *endpoint);
-            if bucket.contacts.len() < before {
-                bucket.promote(self.k);
-            }
-        }
     }
 
     fn bucket_of(&self, id: &NodeId) -> usize {
@@ -368,7 +402,7 @@ impl Bucket {
             let Some(entry) = self.replacements.pop() else {
                 return;
             };
-            let at = self.contacts.partition_point(|listed| listed.seen <= entry.seen);
+            let at = self.contacts.partition_point(|listed| listed.seen() <= entry.seen());
             self.contacts.insert(at, entry);
         }
     }
@@ -398,12 +432,23 @@ impl Bucket {
 
 impl Entry {
     fn new(now: Time, contact: Contact, round_trip: Duration) -> Self {
-        Self { contact, rtt: in_rtt_units(round_trip), failures: 0, seen: now }
+        let seen = in_parts(now);
+        Self { contact, rtt: in_rtt_units(round_trip), failures: 0, boot: None, seen }
     }
 
     /// Whether it answered the last question.
     pub fn is_reliable(&self) -> bool {
         self.failures == 0
+    }
+
+    /// When it last answered.
+    pub fn seen(&self) -> Time {
+        Time::from_micros(self.seen.iter().rev().fold(0, |all, part| all << 16 | u64::from(*part)))
+    }
+
+    /// The boot number of its last answer, where that named one.
+    pub fn boot(&self) -> Option<u16> {
+        self.boot.filter(|boot| *boot != UNTOLD).map(NonZeroU16::get)
     }
 
     /// The smoothed round trip.
@@ -415,7 +460,7 @@ impl Entry {
         let smoothed = (u32::from(self.rtt) * 7 + u32::from(in_rtt_units(round_trip))) / 8;
         self.rtt = u16::try_from(smoothed).unwrap_or(u16::MAX);
         self.failures = 0;
-        self.seen = now;
+        self.seen = in_parts(now);
     }
 }
 
@@ -427,6 +472,11 @@ fn push_within(list: &mut Vec<Entry>, entry: Entry, max: usize) {
         list.reserve_exact(list.len().max(4).min(room));
     }
     list.push(entry);
+}
+
+fn in_parts(time: Time) -> [u16; 3] {
+    let micros = time.as_micros().min((1 << 48) - 1);
+    [micros as u16, (micros >> 16) as u16, (micros >> 32) as u16]
 }
 
 fn in_rtt_units(round_trip: Duration) -> u16 {

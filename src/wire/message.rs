@@ -193,6 +193,8 @@ pub struct Trailer<'a> {
     pub want: Option<Want>,
     /// The sender's program, 1 to 16 bytes of UTF-8; informative only.
     pub agent: Option<&'a str>,
+    /// Another number each time the sender begins with nothing stored.
+    pub boot: Option<u16>,
     /// In a [`Body::GetPeers`]: which of the peers are asked for.
     pub part: Part,
     /// In a [`Body::Peers`]: how many peers there are of what was asked for. It travels only where

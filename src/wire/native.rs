@@ -50,6 +50,7 @@ mod tag {
     pub const PADDING: u8 = 8;
     pub const WANT: u8 = 9;
     pub const AGENT: u8 = 10;
+    pub const BOOT: u8 = 11;
     pub const PART: u8 = 12;
     pub const TOTAL: u8 = 13;
 }
@@ -310,13 +311,12 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
                     Some(Want { v4: value[0] & WANT_V4 != 0, v6: value[0] & WANT_V6 != 0 });
             }
             (tag::AGENT, 1..=16) => trailer.agent = std::str::from_utf8(value).ok(),
+            (tag::BOOT, 2) => trailer.boot = Some(u16::from_be_bytes([value[0], value[1]])),
             (tag::PART, PART_LEN) => trailer.part = part_from(value).ok_or(DecodeError::Trailer)?,
             (tag::TOTAL, TOTAL_LEN) => {
                 trailer.total = Some(u32::from_be_bytes([value[0], value[1], value[2], value[3]]));
             }
-            (tag::TXID..=tag::AGENT | tag::PART | tag::TOTAL, _) => {
-                return Err(DecodeError::Trailer);
-            }
+            (tag::TXID..=tag::TOTAL, _) => return Err(DecodeError::Trailer),
             _ => {}
         }
     }
@@ -427,6 +427,7 @@ fn trailer_len(trailer: &Trailer<'_>) -> usize {
         + if flags(trailer) == 0 { 0 } else { field(1) }
         + trailer.want.map_or(0, |_| field(1))
         + trailer.agent.map_or(0, |agent| field(agent.len()))
+        + trailer.boot.map_or(0, |_| field(2))
         + if trailer.part == Part::WHOLE { 0 } else { field(PART_LEN) }
 }
 
@@ -503,6 +504,9 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
     }
     if let Some(agent) = trailer.agent {
         put_field(out, tag::AGENT, agent.as_bytes());
+    }
+    if let Some(boot) = trailer.boot {
+        put_field(out, tag::BOOT, &boot.to_be_bytes());
     }
     if trailer.part != Part::WHOLE {
         put_field_header(out, tag::PART, PART_LEN);

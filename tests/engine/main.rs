@@ -9,5 +9,6 @@ mod patience;
 mod private;
 mod reach;
 mod recalled;
+mod restarts;
 mod scripted;
 mod seeds;

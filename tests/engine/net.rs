@@ -90,10 +90,16 @@ impl Network {
     /// A node with a random id at `endpoint`.
     pub fn add(&mut self, endpoint: Endpoint, config: &Arc<Config>) -> NodeId {
         let id = NodeId(self.random());
+        self.put(endpoint, id, config);
+        id
+    }
+
+    /// A node with this id at `endpoint`, in the place of one that may be there.
+    pub fn put(&mut self, endpoint: Endpoint, id: NodeId, config: &Arc<Config>) {
         let seed = self.random();
         let engine = Engine::new(self.now, id, endpoint, Arc::clone(config), seed);
         self.nodes.insert(endpoint, engine);
-        id
+        self.events.remove(&endpoint);
     }
 
     /// Makes a node one of a private network, or a public one again.

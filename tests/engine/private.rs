@@ -180,7 +180,7 @@ impl Stage {
     fn memory(&self) -> (Vec<(Contact, kadepy::Time)>, usize, usize) {
         let entries = self.network.nodes[&self.at].table().entries();
         let stats = self.stats();
-        (entries.map(|entry| (entry.contact, entry.seen)).collect(), stats.topics, stats.records)
+        (entries.map(|entry| (entry.contact, entry.seen())).collect(), stats.topics, stats.records)
     }
 
     fn has_told(&self) -> bool {

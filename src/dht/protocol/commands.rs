@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::engine::Engine;
+use super::engine::{Engine, boot_number};
 use super::output::{Event, Outbox};
 use super::stats::{Refusal, Stats};
+use crate::dht::doubts::Doubts;
 use crate::dht::guard::Guard;
 use crate::dht::operations::Busy;
+use crate::dht::own::Own;
 use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
 use crate::dht::routing::{Entry, Table};
 use crate::dht::storage::Storage;
@@ -67,7 +69,8 @@ impl Engine {
         Ok(self.start(now, Task::FindNode(Box::new(walk)), timeout, out))
     }
 
-    /// Looks up the peers of `topic`, what this node stores itself included.
+    /// Looks up the peers of `topic`, what this node stores itself included, and itself where it has
+    /// joined the topic and others have told at which address they see it.
     ///
     /// # Errors
     ///
@@ -80,8 +83,11 @@ impl Engine {
         out: &mut Outbox,
     ) -> Result<OpId, Busy> {
         self.check_room()?;
-        let own: Vec<Endpoint> =
-            self.storage.peers(now, &topic).take(self.config.lookup_peers).collect();
+        let mut own = self.own_records(topic, None);
+        let stored = self.storage.peers(now, &topic);
+        let others: Vec<Endpoint> = stored.filter(|peer| !own.contains(peer)).collect();
+        own.extend(others);
+        own.truncate(self.config.lookup_peers);
         let mut task = GetPeers::new(topic, &own, &self.config);
         task.walk.set_patient(timeout.is_some());
         let op = self.begin(now, Task::GetPeers(Box::new(task)), timeout);
@@ -329,7 +335,7 @@ impl Engine {
     /// run that nobody has heard of since, so that a run in which nothing answers loses nothing.
     pub fn remembered(&mut self, now: Time, max: usize) -> Vec<Contact> {
         let mut listed: Vec<&Entry> = self.table.entries().collect();
-        listed.sort_by_key(|entry| (entry.is_reliable(), entry.seen));
+        listed.sort_by_key(|entry| (entry.is_reliable(), entry.seen()));
         let mut contacts: Vec<Contact> = listed.iter().rev().map(|entry| entry.contact).collect();
         contacts.extend(self.table.dropped(now));
         contacts.extend(&self.home.recalled);
@@ -352,6 +358,9 @@ impl Engine {
             self.home.recalled.clear();
             self.storage = Storage::new(self.id, &self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);
+            self.doubts = Doubts::default();
+            self.own = Own::default();
+            self.boot = boot_number(&mut self.rng);
             self.restart_memberships(now);
         }
     }

@@ -191,6 +191,8 @@ impl Engine {
             }
             Purpose::Check if !request.is_retry => {
                 self.ask(request.repeated(now), out);
+                // If it is there, its answer shows that silence is not the network's.
+                self.ask_claimant(now, request, out);
             }
             _ => {}
         }

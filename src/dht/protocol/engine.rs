@@ -5,16 +5,17 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::output::{Event, Outbox, Warning};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
+use crate::dht::doubts::Doubts;
 use crate::dht::guard::Guard;
 use crate::dht::home::Home;
 use crate::dht::operations::{Operations, Turn};
+use crate::dht::own::Own;
 use crate::dht::pace::Pace;
 use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
 use crate::dht::rounds::Rounds;
@@ -67,6 +68,11 @@ pub struct Engine {
     pub(super) requests: Requests,
     pub(super) storage: Storage,
     pub(super) guard: Guard,
+    pub(super) doubts: Doubts,
+    pub(super) own: Own,
+    /// Another number each time the node begins with nothing stored. It says so in its answers, and in
+    /// the questions that are padded, where it costs nothing.
+    pub(super) boot: u16,
     pub(super) operations: Operations,
     /// Operations that may want something: new, or told of something since they were last asked. They
     /// wait here for room to ask, a new one with nothing but its target.
@@ -78,6 +84,8 @@ pub struct Engine {
     pub(super) refreshing: Option<OpId>,
     /// When contacts that fell silent may be asked again.
     pub(super) next_greeting: Time,
+    /// When a contact may be asked whether it has begun anew.
+    pub(super) next_watch: Time,
     pub(super) events: VecDeque<Event>,
     pub(super) is_observed: bool,
     pub(super) counters: Counters,
@@ -111,6 +119,9 @@ impl Engine {
             storage: Storage::new(id, &config),
             guard: Guard::new(&config, &mut rng),
             pace: Pace::new(config.open_requests),
+            doubts: Doubts::default(),
+            own: Own::default(),
+            boot: boot_number(&mut rng),
             config,
             rng,
             seal: Seal::default(),
@@ -120,6 +131,7 @@ impl Engine {
             rounds: Rounds::default(),
             refreshing: None,
             next_greeting: now,
+            next_watch: now,
             events: VecDeque::new(),
             is_observed: false,
             counters: Counters::default(),
@@ -183,8 +195,12 @@ impl Engine {
         let mut trailer = Trailer { txid: Some(txid), ..Trailer::default() };
         let (body, pad_to) = match &request.question {
             Question::Ping => (Body::Ping, 0),
-            &Question::FindNode(target) => (Body::FindNode { target }, PADDED_LEN),
+            &Question::FindNode(target) => {
+                trailer.boot = Some(self.boot);
+                (Body::FindNode { target }, PADDED_LEN)
+            }
             &Question::GetPeers(topic, part) => {
+                trailer.boot = Some(self.boot);
                 trailer.part = part;
                 (Body::GetPeers { topic }, PADDED_LEN)
             }
@@ -247,10 +263,13 @@ impl Engine {
         !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
     }
 
-    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through.
-    pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> ArrayVec<Contact, MAX_CLOSEST> {
+    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through,
+    /// and those that have answered in the name of a contact which may have moved.
+    pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> Vec<Contact> {
         self.table.touch(now, target);
-        self.table.closest(target, MAX_CLOSEST, |entry| self.reaches(&entry.contact.endpoint))
+        let is_reached = |entry: &Entry| self.reaches(&entry.contact.endpoint);
+        let listed = self.table.closest(target, MAX_CLOSEST, is_reached);
+        listed.into_iter().chain(self.doubts.proven(now)).collect()
     }
 
     /// Whether this node's socket can send there.
@@ -287,6 +306,8 @@ impl Engine {
         self.requests.check_invariants();
         self.storage.check_invariants();
         self.guard.check_invariants();
+        self.doubts.check_invariants();
+        self.own.check_invariants();
         self.operations.check_invariants(&self.config);
         assert!(self.table.get(&self.id).is_none());
         self.pace.check_invariants(&self.requests);
@@ -300,4 +321,9 @@ impl Engine {
         self.rounds.check_invariants(memberships);
         assert!(self.rounds.peers <= self.config.records, "more peers than allowed in all");
     }
+}
+
+/// A boot number; the smallest mean that there is none.
+pub(super) fn boot_number(rng: &mut impl Rng) -> u16 {
+    ((rng.next_u32() >> 16) as u16).max(2)
 }

@@ -15,6 +15,14 @@ use crate::wire::message::Endpoint;
 /// The part of a pause by which it may be longer or shorter, so that rounds drift apart.
 const JITTER: f64 = 0.2;
 
+/// The least time between two rounds, for each contact: where many begin anew together, one round tells
+/// several of them.
+const GAP_PER_CONTACT: Duration = Duration::from_millis(50);
+
+/// A network of at most so many times k others is small: in it, members hear of one that starts at
+/// once, also where they do not store the topic.
+const SMALL: usize = 2;
+
 /// The longest that a round may take.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -57,13 +65,26 @@ impl Engine {
         };
         let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
         let jitter = 1.0 - JITTER + 2.0 * JITTER * share;
-        task.end_round(now, jitter, &self.config);
+        let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        task.end_round(now, jitter, gap, &self.config);
         self.rounds.ended(op, task);
         self.operations.set_deadline(op, None);
     }
 
-    /// Makes all memberships due: there is a node that may not store their announces yet.
-    pub(super) fn hurry_memberships(&mut self, now: Time) {
+    /// Has those memberships announce again that belong at a node that is new or has begun anew.
+    pub(super) fn hurry_memberships(&mut self, now: Time, id: &NodeId) {
+        let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        // In a small network, whoever is new may be a member too, whatever it stores.
+        let is_small = self.table.len() <= SMALL * self.config.k;
+        for (op, task) in self.operations.memberships() {
+            if let Some(due) = task.missed_by(now, id, is_small, gap) {
+                self.rounds.put_off(op, task, due);
+            }
+        }
+    }
+
+    /// Makes all memberships due that pause.
+    pub(super) fn hurry_all(&mut self, now: Time) {
         for (op, task) in self.operations.memberships() {
             if task.round.is_none() && task.due > now {
                 self.rounds.put_off(op, task, now);
@@ -77,7 +98,7 @@ impl Engine {
         for op in all {
             self.end_round(now, op);
         }
-        self.hurry_memberships(now);
+        self.hurry_all(now);
     }
 
     /// Has every membership begin anew, in a network that knows nothing of what was before.
@@ -95,15 +116,18 @@ impl Engine {
         }
     }
 
-    /// Takes note of peers, but for the own port at an address that can only be this node's own;
-    /// tells of new ones.
+    /// Takes note of peers, but for the own port at an address that can only be this node's own, or at
+    /// which others saw it within the life of a record; tells of new ones.
     pub(super) fn meet(&mut self, now: Time, op: OpId, mut peers: Vec<Endpoint>) {
         let bound_port = self.bound.port();
-        let Some(port) = self.operations.membership(op).map(|task| task.port.unwrap_or(bound_port))
-        else {
+        let Some(named) = self.operations.membership(op).map(|task| task.port) else {
             return;
         };
-        peers.retain(|peer| peer.port() != port || !self.is_own(&peer.with_port(bound_port)));
+        let port = named.unwrap_or(bound_port);
+        peers.retain(|peer| {
+            (peer.port() != port || !self.is_own(&peer.with_port(bound_port)))
+                && !self.own.is_peer(now, peer, named, self.config.record_life)
+        });
         let Some(task) = self.operations.membership_mut(op) else {
             return;
         };

@@ -12,6 +12,9 @@ use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, Want};
 
+/// The most peers in an answer.
+const PEERS_MAX: usize = 128;
+
 /// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
 const PROBE_LEN: usize = 47;
 
@@ -45,19 +48,20 @@ impl Engine {
         let trailer = asked.map(|asked| Trailer {
             txid: asked.txid,
             endpoint: Some(from),
+            boot: Some(self.boot),
             ..Trailer::default()
         });
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
-        let peers: ArrayVec<Endpoint, 128>;
+        let mut peers: ArrayVec<Endpoint, PEERS_MAX>;
         let token;
 
         match request.body {
             Body::Ping => {}
             Body::FindNode { target } => {
                 reply.body = Body::FoundNodes;
-                nodes = self.closest_for(&from, want, &target);
+                nodes = self.closest_for(now, &from, want, &target);
                 reply.nodes = &nodes;
             }
             Body::GetPeers { topic } => {
@@ -74,14 +78,21 @@ impl Engine {
                     trailer.token = Some(&token);
                     trailer.total = u32::try_from(total).ok();
                 }
+                if part == Part::WHOLE {
+                    // A member is a peer itself, whether or not it stores its own record.
+                    for own in self.own_records(topic, Some(&from)) {
+                        if want.includes(&own) && !peers.contains(&own) {
+                            peers.truncate(max.saturating_sub(1));
+                            peers.insert(0, own);
+                        }
+                    }
+                    // Who asks for a part has asked for the whole before, and knows them.
+                    nodes = self.closest_for(now, &from, want, &topic);
+                    reply.nodes = &nodes;
+                }
                 reply.body =
                     if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
                 reply.peers = &peers;
-                // Who asks for a part has asked for the whole before, and knows them.
-                if part == Part::WHOLE {
-                    nodes = self.closest_for(&from, want, &topic);
-                    reply.nodes = &nodes;
-                }
             }
             Body::AnnouncePeer { topic, port } => {
                 if let Err(code) = self.store(now, from, topic, port, asked) {
@@ -154,21 +165,26 @@ impl Engine {
         if allowance_left < PROBE_LEN + self.seal.overhead() {
             return;
         }
-        // A node that has moved is taken in under its new address once the old one is silent.
-        let listed = self.table.get(&request.sender).map(|entry| (entry.contact, entry.seen));
-        if let Some((listed, seen)) = listed
-            && listed.endpoint != from
-            && now - seen > FRESH
-        {
-            self.check(now, listed, out);
-        }
+        let candidate = Contact { id: request.sender, endpoint: from };
         let is_welcome = !request.trailer.is_some_and(|trailer| trailer.read_only)
-            && self.table.has_use_for(&request.sender)
+            && (self.table.has_use_for(&candidate) || self.has_begun_anew(request))
             && !self.requests.is_asking(from);
         if !is_welcome {
             return;
         }
-        let candidate = Contact { id: request.sender, endpoint: from };
+        // One that is listed is asked about what does not fit, and not more often than it takes to
+        // tell. If it has moved, it is taken in once nobody answers at the former address, where one
+        // heard from lately is asked only when the other has answered: a packet may be forged.
+        let listed = self.table.get(&candidate.id).filter(|entry| entry.is_reliable());
+        if let Some((listed, seen)) = listed.map(|entry| (entry.contact, entry.seen())) {
+            if self.doubts.raise(now, candidate) {
+                self.check(now, candidate, out);
+                if now - seen > FRESH {
+                    self.check(now, listed, out);
+                }
+            }
+            return;
+        }
         let is_taken = if from.is_local() {
             // Half of the room for requests is kept for what callers want.
             let has_room = self.requests.len() < self.config.open_requests / 2;
@@ -181,16 +197,45 @@ impl Engine {
         }
     }
 
+    /// Whether a request says that its sender, a contact, has begun anew since it last answered.
+    fn has_begun_anew(&self, request: &Message<'_>) -> bool {
+        let boot = request.trailer.and_then(|trailer| trailer.boot);
+        let known = self.table.get(&request.sender);
+        boot.is_some() && known.is_some_and(|entry| entry.boot() != boot)
+    }
+
+    /// This node as a peer of a topic that it has joined, as a node at `asker` can use it, or as its
+    /// own caller is told.
+    pub(super) fn own_records(&self, topic: NodeId, asker: Option<&Endpoint>) -> Vec<Endpoint> {
+        let Some(seen) = self.own.current(asker) else {
+            return Vec::new();
+        };
+        let joined = self.rounds.of(topic).into_iter();
+        let ports = joined.filter_map(|op| self.operations.membership(op)).map(|task| task.port);
+        let mut records: Vec<Endpoint> =
+            ports.map(|port| seen.with_port(port.unwrap_or(seen.port()))).collect();
+        records.sort_unstable();
+        records.dedup();
+        records
+    }
+
     /// The contacts to list in an answer to `from`, the nearest to `target` first.
     fn closest_for(
         &self,
+        now: Time,
         from: &Endpoint,
         want: Want,
         target: &NodeId,
     ) -> ArrayVec<Contact, MAX_CLOSEST> {
-        self.table.closest(target, self.config.k, |entry| {
-            let endpoint = &entry.contact.endpoint;
-            entry.is_reliable() && want.includes(endpoint) && endpoint.means_same_to(from)
-        })
+        let is_for = |endpoint: &Endpoint| want.includes(endpoint) && endpoint.means_same_to(from);
+        let mut nodes = self.table.closest(target, self.config.k, |entry| {
+            entry.is_reliable() && is_for(&entry.contact.endpoint)
+        });
+        // One that has just answered elsewhere is there, until it answers at its former address too.
+        for moved in self.doubts.proven(now).filter(|moved| is_for(&moved.endpoint)) {
+            let listed = nodes.iter_mut().find(|node| node.id == moved.id);
+            listed.into_iter().for_each(|node| *node = moved);
+        }
+        nodes
     }
 }

@@ -21,6 +21,8 @@ const ASKED_AGAIN: usize = 32;
 /// again: few enough for whoever has one's address now, enough for two halves to find each other.
 const DROPPED_ROUNDS: u32 = 4;
 const DROPPED_GREETINGS: usize = 3;
+/// How often a member of a topic asks one contact whether it is there, in a network of at most k others.
+const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// How often old records are swept out, and what part of the topics at a time: all of them in the
 /// default life of a record.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -105,7 +107,7 @@ impl Engine {
         self.home.sort_own(seeds);
         if seeds.iter().any(|(_, state)| *state == SeedState::Answered) {
             self.events.push_back(Event::Joined(self.table.len()));
-            self.hurry_memberships(now);
+            self.hurry_all(now);
         }
     }
 
@@ -143,8 +145,7 @@ impl Engine {
     /// Asks the candidates whose turn it is whether they are there.
     pub(super) fn ask_candidates(&mut self, now: Time, out: &mut Outbox) {
         while let Some(candidate) = self.guard.candidates().next(now) {
-            if self.table.has_use_for(&candidate.id) && !self.requests.is_asking(candidate.endpoint)
-            {
+            if self.table.has_use_for(&candidate) && !self.requests.is_asking(candidate.endpoint) {
                 self.guard.candidates().asked(now);
                 self.greet(now, candidate, Purpose::Candidate, out);
             }
@@ -170,13 +171,41 @@ impl Engine {
     }
 
     /// Takes note that nobody answered a request in time.
-    pub(super) fn expired(&mut self, now: Time, request: &Request) {
+    pub(super) fn expired(&mut self, now: Time, request: &Request, out: &mut Outbox) {
         self.counters.timeouts += 1;
         self.expire(request);
         let is_proof = request.is_retry && self.last_arrival > request.sent;
         if let (true, Some(contact)) = (is_proof, request.contact()) {
             self.table.failed(now, &contact, request.sent);
+            self.ask_claimant(now, request, out);
         }
+    }
+
+    /// Asks whoever claims from elsewhere to be the contact of a request that is silent.
+    pub(super) fn ask_claimant(&mut self, now: Time, request: &Request, out: &mut Outbox) {
+        let claimant = request.id.and_then(|id| self.doubts.claimant(now, &id));
+        if let Some(claimant) = claimant.filter(|claimant| claimant.endpoint != request.to) {
+            self.check(now, claimant, out);
+        }
+    }
+
+    /// Asks the contact that was silent longest whether it is there, in a network that stores every
+    /// topic everywhere: a node that begins anew and knows nobody can tell nobody.
+    pub(super) fn watch(&mut self, now: Time, out: &mut Outbox) {
+        if self.next_watch().is_none_or(|at| at > now) {
+            return;
+        }
+        self.next_watch = now + WATCH_INTERVAL;
+        let quietest = self.table.quietest();
+        if let Some((_, contact)) = quietest.filter(|(seen, _)| now - *seen >= WATCH_INTERVAL) {
+            self.check(now, contact, out);
+        }
+    }
+
+    /// When a contact is to be asked next whether it is there.
+    pub(super) fn next_watch(&self) -> Option<Time> {
+        let is_small = (1..=self.config.k).contains(&self.table.len());
+        (is_small && self.rounds.len() > 0).then_some(self.next_watch)
     }
 
     /// Looks up an id in a bucket that no lookup went through for long; one at a time, for peers can

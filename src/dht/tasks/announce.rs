@@ -100,7 +100,7 @@ impl Announce {
         if matches!(answer.question, Question::Announce(_)) {
             let is_stored = answer.verdict == Verdict::Stored;
             let state = if is_stored { Storing::Confirmed } else { Storing::Failed };
-            return self.settle(&answer.contact.id, state);
+            return self.settle(&answer.contact.endpoint, state);
         }
         if answer.token.is_none() && answer.takes_unproved {
             self.unproved.push(answer.contact.endpoint);
@@ -109,13 +109,13 @@ impl Announce {
     }
 
     /// Notes that a storer is silent: it is told once more, unless that was the second time.
-    pub(super) fn late(&mut self, id: &NodeId, is_retry: bool) {
-        self.settle(id, if is_retry { Storing::Silent } else { Storing::Late });
+    pub(super) fn late(&mut self, storer: &Endpoint, is_retry: bool) {
+        self.settle(storer, if is_retry { Storing::Silent } else { Storing::Late });
     }
 
     /// Notes that a storer cannot be told.
-    pub(super) fn failed(&mut self, id: &NodeId) {
-        self.settle(id, Storing::Failed);
+    pub(super) fn failed(&mut self, storer: &Endpoint) {
+        self.settle(storer, Storing::Failed);
     }
 
     pub(super) fn outcome(&self) -> Outcome {
@@ -125,6 +125,16 @@ impl Announce {
     /// How many nodes have confirmed that they store it.
     pub(super) fn confirmed(&self) -> usize {
         self.count(Storing::Confirmed)
+    }
+
+    /// How far from the topic, in the leading bits of the distance, a node belongs among the storers:
+    /// any does while they are fewer than k.
+    pub(super) fn reach(&self, k: usize) -> u64 {
+        let storers = self.storers.as_deref().unwrap_or_default();
+        let topic = self.walk.lookup.target();
+        let distances =
+            storers.iter().map(|storer| topic.distance(&storer.contact.id).leading_word());
+        distances.max().filter(|_| storers.len() >= k).unwrap_or(u64::MAX)
     }
 
     /// Whether any node stores it, as far as can be known.
@@ -140,9 +150,9 @@ impl Announce {
         self.walk.lookup.closest().filter(takes_it).map(storer).collect()
     }
 
-    fn settle(&mut self, id: &NodeId, state: Storing) {
+    fn settle(&mut self, endpoint: &Endpoint, state: Storing) {
         let mut storers = self.storers.iter_mut().flatten();
-        if let Some(storer) = storers.find(|storer| storer.contact.id == *id)
+        if let Some(storer) = storers.find(|storer| storer.contact.endpoint == *endpoint)
             && storer.state != Storing::Confirmed
         {
             storer.state = state;

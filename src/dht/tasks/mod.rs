@@ -77,9 +77,9 @@ impl Task {
             (task, Some(contact), Some(target)) => {
                 task.walk(target).into_iter().for_each(|walk| walk.lookup.late(&contact));
             }
-            (task, Some(contact), None) => {
+            (task, Some(_), None) => {
                 let announce = task.announce().into_iter();
-                announce.for_each(|task| task.late(&contact.id, request.is_retry));
+                announce.for_each(|task| task.late(&request.to, request.is_retry));
             }
             (_, None, _) => {}
         }
@@ -95,8 +95,8 @@ impl Task {
             (task, Some(contact), Some(target)) => {
                 task.walk(target).into_iter().for_each(|walk| walk.lookup.failed(&contact));
             }
-            (task, Some(contact), None) => {
-                task.announce().into_iter().for_each(|task| task.failed(&contact.id));
+            (task, Some(_), None) => {
+                task.announce().into_iter().for_each(|task| task.failed(&request.to));
             }
             // What has no contact has a deadline.
             (_, None, _) => {}

@@ -96,7 +96,7 @@ impl Walk {
 
     pub(super) fn answered(&mut self, answer: &Answer<'_>) {
         if answer.verdict == Verdict::Refused {
-            return self.lookup.failed(&answer.contact);
+            return self.lookup.refused(&answer.contact.endpoint);
         }
         self.lookup.answered(answer.contact, answer.token);
         answer.nodes.iter().for_each(|node| self.lookup.add(*node));

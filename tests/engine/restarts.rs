@@ -1,0 +1,213 @@
+//! Nodes of small networks that are started anew, with their ids and ports or with other ones, one
+//! after the other or all together: everybody finds everybody within seconds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::{Network, local, public, seed};
+use kadepy::dht::requests::OpId;
+use kadepy::{Config, Endpoint, NodeId};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const TOPIC: NodeId = NodeId([0x77; 32]);
+const SIZES: [u8; 4] = [2, 3, 6, 30];
+
+/// Everybody is found by then after the last start.
+const SOON: Duration = Duration::from_secs(5);
+/// Contacts that a node is made with, where there are so many.
+const SEEDS: usize = 3;
+
+/// What a node that starts anew keeps.
+#[derive(Clone, Copy, Debug)]
+struct Keeps {
+    id: bool,
+    port: bool,
+}
+
+const ALL_WAYS: [Keeps; 4] = [
+    Keeps { id: true, port: true },
+    Keeps { id: true, port: false },
+    Keeps { id: false, port: true },
+    Keeps { id: false, port: false },
+];
+
+/// Members of one topic, each with its own host.
+struct Fleet {
+    network: Network,
+    config: Arc<Config>,
+    /// Where each node is, and its membership.
+    nodes: Vec<(Endpoint, OpId)>,
+}
+
+impl Fleet {
+    /// A network that has run for so long.
+    fn new(seed: u64, size: u8, at: impl Fn(u8) -> Endpoint, age: Duration) -> Self {
+        let mut fleet = Self {
+            network: Network::new(seed),
+            config: Arc::new(Config::default()),
+            nodes: (1..=size).map(|index| (at(index), 0)).collect(),
+        };
+        for index in 0..fleet.nodes.len() {
+            let id = NodeId(fleet.network.random());
+            fleet.start(index, fleet.nodes[index].0, id);
+            fleet.network.run(SECOND / 10);
+        }
+        fleet.network.run(age);
+        fleet
+    }
+
+    /// Starts a node at `at`; it is made with the addresses of some others.
+    fn start(&mut self, index: usize, at: Endpoint, id: NodeId) {
+        self.nodes[index].0 = at;
+        let others = self.nodes.iter().map(|(other, _)| *other).filter(|other| *other != at);
+        let seeds: Vec<Endpoint> = others.take(SEEDS).collect();
+        self.network.put(at, id, &self.config);
+        self.nodes[index].1 = self.network.command(at, |node, now, out| {
+            node.stay_joined(now, seeds, false, out);
+            node.join_topic(now, TOPIC, None).expect("there is room")
+        });
+    }
+
+    /// Stops a node without a word; gives what starts it anew.
+    fn stop(&mut self, index: usize, keeps: Keeps) -> (Endpoint, NodeId) {
+        let at = self.nodes[index].0;
+        let node = self.network.nodes.remove(&at).expect("it runs");
+        let id = if keeps.id { node.id() } else { NodeId(self.network.random()) };
+        (if keeps.port { at } else { at.with_port(at.port() + 1) }, id)
+    }
+
+    /// Stops these nodes together and starts them after `pause`.
+    fn restart(&mut self, which: &[usize], keeps: Keeps, pause: Duration) {
+        let stopped: Vec<(Endpoint, NodeId)> =
+            which.iter().map(|index| self.stop(*index, keeps)).collect();
+        for (index, (at, _)) in which.iter().zip(&stopped) {
+            self.nodes[*index].0 = *at;
+        }
+        self.network.run(pause);
+        for (index, (at, id)) in which.iter().zip(stopped) {
+            self.start(*index, at, id);
+        }
+    }
+
+    /// Who does not know whom, in memberships and in lookups that begin now.
+    fn missing(&mut self) -> Vec<String> {
+        let all: BTreeSet<Endpoint> = self.nodes.iter().map(|(at, _)| *at).collect();
+        let mut missing = Vec::new();
+        let mut note = |what, at: Endpoint, found: BTreeSet<Endpoint>| {
+            let lacks: Vec<&Endpoint> = all.difference(&found).collect();
+            if !lacks.is_empty() {
+                missing.push(format!("{what} of {at} lacks {lacks:?}"));
+            }
+        };
+        for &(at, op) in &self.nodes {
+            let node = &self.network.nodes[&at];
+            let members = node.members(op, 0).into_iter().map(|(_, peer)| peer);
+            // Among more than k others, not every membership hears of each start at once.
+            if self.nodes.len() <= self.config.k {
+                note("membership", at, members.chain([at]).collect());
+            }
+            assert!(node.members(op, 0).iter().all(|(_, peer)| *peer != at), "{at} met itself");
+        }
+        let lookups: Vec<(Endpoint, OpId)> = self
+            .nodes
+            .iter()
+            .map(|&(at, _)| {
+                let network = &mut self.network;
+                let op = network.command(at, |node, now, out| {
+                    node.get_peers(now, TOPIC, Some(SOON), out).expect("there is room")
+                });
+                (at, op)
+            })
+            .collect();
+        for (at, op) in lookups {
+            self.network.finish(at, op);
+            note("lookup", at, self.network.peers(at, op).into_iter().collect());
+        }
+        missing
+    }
+
+    /// Panics where somebody is not found soon.
+    fn check(&mut self, what: &str) {
+        self.network.run(SOON);
+        let missing = self.missing();
+        assert!(
+            missing.is_empty(),
+            "{what}: {} gaps: {:?}",
+            missing.len(),
+            &missing[..missing.len().min(6)]
+        );
+        self.network.nodes.values().for_each(|node| node.check_invariants());
+    }
+}
+
+/// Runs `case` for networks of each size, young and old, and each way to start anew.
+fn everywhere(first_seed: u64, at: fn(u8) -> Endpoint, case: impl Fn(&mut Fleet, Keeps) -> String) {
+    let first_seed = seed(first_seed);
+    let mut failures = Vec::new();
+    for size in SIZES {
+        for age in [3 * SECOND, 40 * MINUTE] {
+            for keeps in ALL_WAYS {
+                let what = format!("{size} nodes after {age:?}, {keeps:?}");
+                let run = std::panic::AssertUnwindSafe(|| {
+                    let mut fleet = Fleet::new(first_seed, size, at, age);
+                    let how = case(&mut fleet, keeps);
+                    fleet.check(&format!("{what}, {how}"));
+                });
+                if std::panic::catch_unwind(run).is_err() {
+                    failures.push(what);
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "failed: {failures:#?}");
+}
+
+fn public_address(index: u8) -> Endpoint {
+    public(index.into())
+}
+
+#[test]
+fn a_node_that_starts_anew_is_found_and_finds_all() {
+    everywhere(1, local, |fleet, keeps| {
+        fleet.restart(&[0], keeps, SECOND);
+        "one".into()
+    });
+}
+
+#[test]
+fn a_node_that_starts_anew_on_the_open_internet_is_found_and_finds_all() {
+    everywhere(2, public_address, |fleet, keeps| {
+        fleet.restart(&[0], keeps, SECOND);
+        "one".into()
+    });
+}
+
+#[test]
+fn a_node_that_crashed_long_ago_is_found_and_finds_all() {
+    everywhere(3, local, |fleet, keeps| {
+        fleet.restart(&[1], keeps, 30 * MINUTE);
+        "one after half an hour".into()
+    });
+}
+
+#[test]
+fn all_but_one_start_anew_one_after_the_other() {
+    everywhere(4, local, |fleet, keeps| {
+        for index in 0..fleet.nodes.len() - 1 {
+            fleet.restart(&[index], keeps, SECOND / 5);
+            fleet.network.run(SECOND);
+        }
+        "all but one in turn".into()
+    });
+}
+
+#[test]
+fn all_start_anew_together() {
+    everywhere(6, local, |fleet, keeps| {
+        let all: Vec<usize> = (0..fleet.nodes.len()).collect();
+        fleet.restart(&all, keeps, SECOND);
+        "all".into()
+    });
+}
