@@ -287,6 +287,7 @@ fn all_255_tags_may_come_together() {
             1 => 8,
             2 | 7 | 9 | 10 => 1,
             6 => 6,
+            11 => 2,
             12 | 13 => 4,
             _ => 0,
         };
@@ -593,6 +594,7 @@ fn trailer() -> impl Strategy<Value = Vec<u8>> {
             6 => 6 + value.len() % 2 * 12,
             7 | 9 => 1,
             10 => 1 + value.len() % 16,
+            11 => 2,
             12 | 13 => 4,
             _ => value.len(),
         };

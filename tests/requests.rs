@@ -107,7 +107,7 @@ fn a_wrong_reply_changes_nothing() {
         ("port", public(1).with_port(4_001), right),
         ("transaction", public(1), reply(id(1), PONG, Some(txid(1)))),
         ("type", public(1), reply(id(1), Body::FoundNodes, Some(TXID))),
-        ("id", public(1), reply(id(2), PONG, Some(TXID))),
+        ("id", public(1), reply(id(2), PONG, None)),
         ("all", public(2), reply(id(2), Body::FoundNodes, Some(txid(1)))),
     ];
     for trusts_legacy in [false, true] {

@@ -53,7 +53,7 @@ impl Engine {
             self.events.push_back(Event::Packet { from, packet: (&*packet).into() });
         }
         if message.sender == self.id {
-            self.meet_own_id(now, from, &message);
+            self.meet_own_id(now, from, &message, out);
             self.run(now, out);
         }
         if !from.is_sendable() || self.is_own(&from) {
@@ -101,6 +101,7 @@ impl Engine {
     pub fn unsent(&mut self, now: Time, to: Endpoint, code: i32, out: &mut Outbox) {
         if let Some(request) = self.requests.unsent(to) {
             self.met(&request, Obstacle::System(code));
+            self.freed(now, &to, out);
             self.run(now, out);
         }
     }
@@ -139,7 +140,7 @@ impl Engine {
 
     /// Takes in a packet that carries this node's own id: its own question that came to itself, or
     /// a packet of another node with the same id.
-    fn meet_own_id(&mut self, now: Time, from: Endpoint, message: &Message<'_>) {
+    fn meet_own_id(&mut self, now: Time, from: Endpoint, message: &Message<'_>, out: &mut Outbox) {
         let asks = matches!(
             message.body.kind(),
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer
@@ -160,6 +161,7 @@ impl Engine {
             None if asks && !self.may_be_own(&from) => self.warn(now, Warning::Namesake(from)),
             _ => {}
         }
+        self.freed(now, &from, out);
     }
 
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {

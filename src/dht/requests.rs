@@ -209,13 +209,14 @@ impl Requests {
         request: Request,
         known_rtt: Option<Duration>,
     ) -> Result<Option<Request>, Full> {
-        let given_up = if self.open.len() >= self.cap {
-            let expired = self.overdue.first().map(|&(_, txid)| txid);
-            let late = || self.late.first().map(|&(_, txid)| txid);
-            self.close(expired.or_else(late).ok_or(Full)?)
-        } else {
-            self.close(txid)
-        };
+        let mut given_up = None;
+        if self.open.len() >= self.cap {
+            match self.overdue.first() {
+                // That it has expired is told already.
+                Some(&(_, expired)) => drop(self.close(expired)),
+                None => given_up = self.close(self.late.first().ok_or(Full)?.1),
+            }
+        }
         let wake = request.sent + self.wait(&request, known_rtt);
         self.waiting.insert((wake, txid));
         *self.waiting_to.entry(request.to).or_default() += 1;

@@ -242,6 +242,7 @@ impl Engine {
     pub(super) fn remove(&mut self, op: OpId) -> Option<Task> {
         self.operations.turn(op).map(|turn| self.stirred.remove(&turn));
         let task = self.operations.remove(op)?;
+        self.requests.end(op);
         if let Task::Membership(task) = &task {
             self.rounds.remove(op, task);
         }

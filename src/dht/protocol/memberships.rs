@@ -68,6 +68,7 @@ impl Engine {
         let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
         task.end_round(now, jitter, gap, &self.config);
         self.rounds.ended(op, task);
+        self.requests.end(op);
         self.operations.set_deadline(op, None);
     }
 

@@ -174,6 +174,11 @@ impl Engine {
     pub(super) fn expired(&mut self, now: Time, request: &Request, out: &mut Outbox) {
         self.counters.timeouts += 1;
         self.expire(request);
+        if let Purpose::Op(op) = request.purpose
+            && self.operations.get(op).is_none()
+        {
+            self.requests.end(op);
+        }
         let is_proof = request.is_retry && self.last_arrival > request.sent;
         if let (true, Some(contact)) = (is_proof, request.contact()) {
             self.table.failed(now, &contact, request.sent);

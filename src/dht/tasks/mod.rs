@@ -91,6 +91,7 @@ impl Task {
             return self.gathering().into_iter().for_each(|peers| peers.failed(&contact));
         }
         match (self, request.contact(), request.question.target()) {
+            (Task::Ping(task), ..) => task.failed(),
             (Task::Join(task), None, _) => task.seed_failed(&request.to, SeedState::Silent),
             (task, Some(contact), Some(target)) => {
                 task.walk(target).into_iter().for_each(|walk| walk.lookup.failed(&contact));

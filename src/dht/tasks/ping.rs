@@ -21,16 +21,25 @@ pub struct Ping {
     expired: u32,
     /// Whether the last one is late, or none was sent yet.
     is_due: bool,
+    has_failed: bool,
     outcome: Option<Outcome>,
 }
 
 impl Ping {
     pub fn new(to: Endpoint, has_deadline: bool) -> Self {
-        Self { to, has_deadline, asked: 0, expired: 0, is_due: true, outcome: None }
+        Self {
+            to,
+            has_deadline,
+            asked: 0,
+            expired: 0,
+            is_due: true,
+            has_failed: false,
+            outcome: None,
+        }
     }
 
     pub(super) fn step(&mut self, now: Time) -> Step {
-        let is_spent = !self.has_deadline && self.asked >= ATTEMPTS;
+        let is_spent = self.has_failed || !self.has_deadline && self.asked >= ATTEMPTS;
         if self.outcome.is_some() || is_spent && self.expired >= self.asked {
             return Step::Over;
         }
@@ -56,6 +65,13 @@ impl Ping {
     /// Notes that the last question was not answered within its short wait.
     pub(super) fn late(&mut self) {
         self.is_due = true;
+    }
+
+    /// Notes that one of its questions could not be sent; it is over when all others have expired, or at its
+    /// deadline.
+    pub(super) fn failed(&mut self) {
+        self.has_failed = true;
+        self.expired += 1;
     }
 
     /// Notes that one of its questions has expired.
