@@ -233,8 +233,8 @@ class Swarm(BaseSwarm):
     def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> Iterator[Peer]:
         """Finds the peers that announced a topic, and gives each as it arrives.
 
-        The lookup begins at once. Leaving the loop early and dropping the iterator ends it. It finds
-        the same peers as `get_peers`, up to the same number.
+        The lookup begins at once. Leaving the loop early and dropping the iterator ends it. It
+        finds the same peers as `get_peers`, up to the same number.
 
         Args:
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.

@@ -67,7 +67,9 @@ fn add(network: &mut Network, at: Endpoint, first: Endpoint, key: &seal::Network
 /// How many peers a lookup finds, each of which it must name once, and how many questions it sends.
 fn lookup(network: &mut Network, at: Endpoint) -> (usize, usize) {
     network.sent.clear();
-    let op = network.command(at, |node, now, out| node.get_peers(now, TOPIC, None, out)).unwrap();
+    let op = network
+        .command(at, |node, now, out| node.get_peers(now, TOPIC, None, out))
+        .expect("there is room");
     assert_eq!(network.finish(at, op), Outcome::Found);
     let found = network.peers(at, op);
     let distinct: BTreeSet<&Endpoint> = found.iter().collect();
@@ -154,8 +156,9 @@ fn a_membership_gets_all() {
         [(2, lan as fn(u32) -> Endpoint, 250), (6, lan, 250), (30, lan, 250), (2, public, 64)]
     {
         let (mut network, newcomer) = crowd(nodes, 250, address, &seal::Network::Public);
-        let op =
-            network.command(newcomer, |node, now, _| node.join_topic(now, TOPIC, None)).unwrap();
+        let op = network
+            .command(newcomer, |node, now, _| node.join_topic(now, TOPIC, None))
+            .expect("there is room");
         network.run(30 * SECOND);
         let membership = network.nodes[&newcomer].membership(op).expect("it goes on");
         let confirmed = Some(nodes.min(20) as usize);
@@ -188,12 +191,13 @@ fn scripted(mut answer: impl FnMut(u32) -> (Vec<Endpoint>, Option<u32>)) -> (u32
     let op = stage
         .network
         .command(stage.at, |node, now, out| node.get_peers(now, TOPIC, None, out))
-        .unwrap();
+        .expect("there is room");
     let mut asked = 0;
     while stage.outcome(op).is_none() {
         for question in stage.sent(contact.endpoint) {
             let mut lists = Lists::default();
-            let txid = native::decode(&question, &mut lists).unwrap().txid();
+            let txid =
+                native::decode(&question, &mut lists).expect("a node sends what decodes").txid();
             let (peers, total) = answer(asked);
             asked += 1;
             let trailer = Trailer { txid, total, ..Trailer::default() };
@@ -232,8 +236,9 @@ fn a_node_that_does_not_say_how_many_it_stores_is_asked_once() {
 #[test]
 fn a_node_that_falls_silent_ends_no_lookup_late() {
     let (mut network, newcomer) = crowd(2, 250, public, &seal::Network::Public);
-    let op =
-        network.command(newcomer, |node, now, out| node.get_peers(now, TOPIC, None, out)).unwrap();
+    let op = network
+        .command(newcomer, |node, now, out| node.get_peers(now, TOPIC, None, out))
+        .expect("there is room");
     network
         .run_until(SECOND, |network| {
             let found = network.peers(newcomer, op).len();
