@@ -50,7 +50,7 @@ impl Engine {
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
-        let peers: ArrayVec<Endpoint, 128>;
+        let sampled: (ArrayVec<Endpoint, 128>, usize);
         let token;
 
         match request.body {
@@ -67,16 +67,16 @@ impl Engine {
                     want.includes(peer) && is_for(peer, &from) && guard.is_in(part, peer)
                 };
                 let max = self.config.reply_peers;
-                let total;
-                (peers, total) = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+                sampled = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+                let (peers, total) = &sampled;
                 token = guard.token(now, &from, &topic);
                 if let Some(trailer) = &mut reply.trailer {
                     trailer.token = Some(&token);
-                    trailer.total = u32::try_from(total).ok();
+                    trailer.total = u32::try_from(*total).ok();
                 }
                 reply.body =
                     if peers.is_empty() { Body::FoundNodes } else { Body::Peers { topic } };
-                reply.peers = &peers;
+                reply.peers = peers;
                 // Who asks for a part has asked for the whole before, and knows them.
                 if part == Part::WHOLE {
                     nodes = self.closest_for(&from, want, &topic);
