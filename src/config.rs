@@ -62,7 +62,8 @@ macro_rules! config_fields {
             ///
             /// Default 10000; 1 to 10000000.
             topics: usize = 10_000, 1..=10_000_000;
-            /// Peers stored of one topic; when full, the oldest goes.
+            /// Peers stored of one topic; when full, the oldest goes. A lookup takes no more than this
+            /// from one node, but 256 at least.
             ///
             /// Default 256; 1 to 65536.
             topic_peers: usize = 256, 1..=65_536;
@@ -74,12 +75,13 @@ macro_rules! config_fields {
             ///
             /// Default 1000; 1 to 100000000.
             records_per_ip: usize = 1_000, 1..=100_000_000;
-            /// Peers in one answer, a random sample where more are stored.
+            /// Peers in one answer, a random sample where more are stored. Who wants the rest asks
+            /// for it part by part.
             ///
             /// Default 64; 1 to 128.
             reply_peers: usize = 64, 1..=128;
             /// Peers that one lookup collects, or one membership of a topic keeps, before it takes no
-            /// more.
+            /// more. A warning in the log says when that is so.
             ///
             /// Default 4096; 1 to 1000000.
             lookup_peers: usize = 4_096, 1..=1_000_000;

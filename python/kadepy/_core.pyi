@@ -165,7 +165,8 @@ class Config:
         """
     @property
     def topic_peers(self) -> int:
-        """Peers stored of one topic; when full, the oldest goes.
+        """Peers stored of one topic; when full, the oldest goes. A lookup takes no more than this
+        from one node, but 256 at least.
 
         Default 256; 1 to 65536.
         """
@@ -183,14 +184,15 @@ class Config:
         """
     @property
     def reply_peers(self) -> int:
-        """Peers in one answer, a random sample where more are stored.
+        """Peers in one answer, a random sample where more are stored. Who wants the rest asks
+        for it part by part.
 
         Default 64; 1 to 128.
         """
     @property
     def lookup_peers(self) -> int:
         """Peers that one lookup collects, or one membership of a topic keeps, before it takes no
-        more.
+        more. A warning in the log says when that is so.
 
         Default 4096; 1 to 1000000.
         """

@@ -182,8 +182,8 @@ class Swarm(BaseSwarm):
         Args:
             ip: its IP address, with `port`; or a `Peer`, a `Node` or a pair in the place of both.
             port: its port.
-            timeout: seconds. The question is repeated, with longer and longer pauses, until they are
-                over; with None three times.
+            timeout: seconds. The question is repeated, with growing pauses, until they are over;
+                with None three times.
 
         Returns:
             The round trip in seconds.
@@ -217,8 +217,12 @@ class Swarm(BaseSwarm):
         """Finds the peers that announced a topic.
 
         Asks all of the k (20) nodes nearest to the topic, not only the first that knows any, and
-        includes what this node itself stores. If this node has joined the topic, its own record is
-        included too, as soon as others have told at which address they see it.
+        includes what this node itself stores. If a node stores more peers than fit into one answer,
+        it is asked for the rest too. If this node has joined the topic, its own record is included,
+        as soon as others have told at which address they see it.
+
+        A lookup stops at `Config.lookup_peers` (4096) peers. It then logs a warning to the logger
+        ``kadepy``, and the list has exactly that many.
 
         Args:
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
@@ -237,7 +241,8 @@ class Swarm(BaseSwarm):
     def iter_peers(self, topic: Buffer, *, timeout: float | None = 10.0) -> Iterator[Peer]:
         """Finds the peers that announced a topic, and gives each as it arrives.
 
-        The lookup begins at once. Leaving the loop early and dropping the iterator ends it.
+        The lookup begins at once. Leaving the loop early and dropping the iterator ends it. It
+        finds the same peers as `get_peers`, up to the same number.
 
         Args:
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.

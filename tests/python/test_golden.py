@@ -20,6 +20,7 @@ HEX_OTHER = " ".join(["55"] * 32)
 TXID = "01 00 08 A1 A2 A3 A4 A5 A6 A7 A8"
 ENDPOINT = "06 00 06 7F 00 00 01 {asker}"
 TOKEN = "02 00 10" + 16 * " .."
+BOOT = "0B 00 02 .. .."
 PADDING = "08 01 4E" + 0x14E * " 00"
 CONTACT = HEX_CONTACT + " 7F 00 00 01 {contact}"
 PEER = "7F 00 00 01 1F 90"
@@ -31,7 +32,7 @@ EXCHANGES = {
     ),
     "PING with a trailer": (
         f"00 {HEX_ASKER} 4B 50 01 {TXID}",
-        f"01 {HEX_NODE} 4B 50 01 {TXID} {ENDPOINT}",
+        f"01 {HEX_NODE} 4B 50 01 {TXID} {ENDPOINT} {BOOT}",
     ),
     "FIND_NODE": (
         f"02 {HEX_ASKER} {HEX_OTHER}",
@@ -39,11 +40,11 @@ EXCHANGES = {
     ),
     "FIND_NODE with a trailer": (
         f"02 {HEX_ASKER} {HEX_OTHER} 4B 50 01 {TXID} {PADDING}",
-        f"03 {HEX_NODE} 01 {CONTACT} 4B 50 01 {TXID} {ENDPOINT}",
+        f"03 {HEX_NODE} 01 {CONTACT} 4B 50 01 {TXID} {ENDPOINT} {BOOT}",
     ),
     "FIND_NODE that wants no IPv4": (
         f"02 {HEX_ASKER} {HEX_OTHER} 4B 50 01 {TXID} 09 00 01 02 {PADDING}",
-        f"03 {HEX_NODE} 00 4B 50 01 {TXID} {ENDPOINT}",
+        f"03 {HEX_NODE} 00 4B 50 01 {TXID} {ENDPOINT} {BOOT}",
     ),
     "GET_PEERS of a topic nobody announced": (
         f"05 {HEX_ASKER} {HEX_OTHER}",
@@ -51,7 +52,7 @@ EXCHANGES = {
     ),
     "GET_PEERS of a topic nobody announced, with a trailer": (
         f"05 {HEX_ASKER} {HEX_OTHER} 4B 50 01 {TXID} {PADDING}",
-        f"03 {HEX_NODE} 01 {CONTACT} 4B 50 01 {TXID} {ENDPOINT} {TOKEN}",
+        f"03 {HEX_NODE} 01 {CONTACT} 4B 50 01 {TXID} {ENDPOINT} {TOKEN} {BOOT}",
     ),
     "GET_PEERS": (
         f"05 {HEX_ASKER} {HEX_HELD}",
@@ -59,11 +60,11 @@ EXCHANGES = {
     ),
     "GET_PEERS with a trailer": (
         f"05 {HEX_ASKER} {HEX_HELD} 4B 50 01 {TXID} {PADDING}",
-        f"06 {HEX_NODE} {HEX_HELD} 01 {PEER} 4B 50 01 {TXID} {ENDPOINT} {TOKEN} 03 00 26 {CONTACT}",
+        f"06 {HEX_NODE} {HEX_HELD} 01 {PEER} 4B 50 01 {TXID} {ENDPOINT} {TOKEN} {BOOT} 03 00 26 {CONTACT}",
     ),
     "ANNOUNCE_PEER with a trailer": (
         f"04 {HEX_ASKER} {HEX_OTHER} 1F 90 4B 50 01 {TXID}",
-        f"07 {HEX_NODE} {HEX_OTHER} 4B 50 01 {TXID} {ENDPOINT}",
+        f"07 {HEX_NODE} {HEX_OTHER} 4B 50 01 {TXID} {ENDPOINT} {BOOT}",
     ),
 }
 
@@ -105,7 +106,7 @@ def test_a_token_opens_the_announce_and_no_other_does(
     fields = wire.decode(asker.ask(swarm, bytes.fromhex(request))).fields
     assert fields is not None
     token = fields[Tag.TOKEN].hex(" ").upper()
-    ends = f"4B 50 01 {TXID} {ENDPOINT}".format(asker=hex_port(asker.port))
+    ends = f"4B 50 01 {TXID} {ENDPOINT} {BOOT}".format(asker=hex_port(asker.port))
 
     announce = f"04 {HEX_ASKER} {HEX_HELD} 1F 91 4B 50 01 {TXID} 02 00 10 {token}"
     expected = f"07 {HEX_NODE} {HEX_HELD} {ends}"

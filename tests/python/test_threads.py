@@ -330,7 +330,9 @@ def test_v01_s_functions_from_many_threads(start: Callable[..., Child]) -> None:
     child = start(IMPORTABLE + V01)
     # The main thread, the dispatcher of the node that was made last, and the log's.
     assert child.line() == "3"
-    assert (child.wait(), child.stderr) == (0, "")
+    assert child.wait() == 0
+    # While the key changes, datagrams come under another one, and nodes say so.
+    assert all("does not open under" in line for line in child.stderr.splitlines()), child.stderr
 
 
 HANDED_ON = """

@@ -36,6 +36,8 @@ class Tag(enum.IntEnum):
     PADDING = 8
     WANT = 9
     AGENT = 10
+    PART = 12
+    TOTAL = 13
 
 
 class Clear:
