@@ -60,7 +60,8 @@ EXCHANGES = {
     ),
     "GET_PEERS with a trailer": (
         f"05 {HEX_ASKER} {HEX_HELD} 4B 50 01 {TXID} {PADDING}",
-        f"06 {HEX_NODE} {HEX_HELD} 01 {PEER} 4B 50 01 {TXID} {ENDPOINT} {TOKEN} {BOOT} 03 00 26 {CONTACT}",
+        f"06 {HEX_NODE} {HEX_HELD} 01 {PEER} 4B 50 01 {TXID} {ENDPOINT} {TOKEN} {BOOT}"
+        f" 03 00 26 {CONTACT}",
     ),
     "ANNOUNCE_PEER with a trailer": (
         f"04 {HEX_ASKER} {HEX_OTHER} 1F 90 4B 50 01 {TXID}",

@@ -4,7 +4,6 @@ missing, damaged, or cannot be written; its bytes are left to `tests/state.rs`."
 from __future__ import annotations
 
 import errno
-import gc
 import hashlib
 import logging
 import os
