@@ -36,6 +36,7 @@ class Tag(enum.IntEnum):
     PADDING = 8
     WANT = 9
     AGENT = 10
+    BOOT = 11
     PART = 12
     TOTAL = 13
 
