@@ -252,11 +252,14 @@ impl Requests {
         // Its time may be over before anybody has looked, as after a suspend. An operation waits for
         // as long as it is under way.
         let is_awaited = matches!(purpose, Purpose::Op(_)) || round_trip < self.timeout;
-        // Whoever repeats the transaction id is there, and the one who was asked for is not.
+        // Whoever repeats the transaction id is there, and the one who was asked for is not. On the
+        // open Internet a PONG alone shows it: colluders would answer each lookup under an id that is
+        // made for its target.
+        let may_differ = reply.txid().is_some() && (question == Question::Ping || to.is_local());
         let matches = to == from
             && is_awaited
             && question.is_answered_by(&reply.body)
-            && (reply.txid().is_some() || id.is_none_or(|id| id == reply.sender));
+            && (may_differ || id.is_none_or(|id| id == reply.sender));
         if !matches {
             return None;
         }
