@@ -26,7 +26,8 @@ use super::{beside, target};
 /// assert!(Lock::take(&path).is_err());
 /// drop(lock);
 /// assert!(Lock::take(&path).is_ok());
-/// # std::fs::remove_dir_all(&directory)
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Lock {
     /// The absolute path of the state file: the process may go to another directory.
