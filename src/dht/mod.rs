@@ -16,4 +16,5 @@ pub mod requests;
 mod rounds;
 pub mod routing;
 pub mod storage;
+pub mod tables;
 mod tasks;

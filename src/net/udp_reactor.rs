@@ -1,22 +1,24 @@
-//! The thread that serves a socket: it receives a batch, lets its [`Host`] work on it, and waits for
+//! The thread that serves a node's sockets: it receives a batch, lets its [`Host`] work on it, and waits for
 //! more or for the host's next deadline; until it is closed.
 
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+use super::channel::{self, Channel, Channels, Rebinding, SocketNews};
 use super::clock::Clock;
 use super::socket::{Local, Remedy, Socket, lacks_room, remedy};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
-use crate::wire::message::Endpoint;
+use crate::wire::message::{Endpoint, Want};
 use crate::wire::native::MAX_READ;
 
 /// Datagrams taken from the socket before the host gets them: enough to share one lock among many,
@@ -24,12 +26,11 @@ use crate::wire::native::MAX_READ;
 const BATCH: usize = 32;
 /// One byte more than is read, so that a longer datagram is known to be one.
 const BUFFER_LEN: usize = MAX_READ + 1;
-/// The wait before a lost socket is bound again, which doubles with each failure.
-const REBIND_MIN: Duration = Duration::from_millis(100);
-const REBIND_MAX: Duration = Duration::from_secs(30);
+/// The wait after the system has failed to wait, which would repeat itself at once.
+const POLL_PAUSE: Duration = Duration::from_millis(100);
 
-const SOCKET: Token = Token(0);
-const WAKER: Token = Token(1);
+/// No channel's token.
+const WAKER: Token = Token(usize::MAX - 1);
 
 /// The longest that the thread waits at once. The system's wait stands still in a suspend: what was
 /// left of it is still left when the machine wakes.
@@ -47,21 +48,11 @@ pub trait Host: Send + Sync + 'static {
     /// The machine was suspended, or the process stopped, and goes on.
     fn resumed(&self);
 
-    /// The socket was lost, could not be bound again, or is there again.
+    /// A socket was lost, could not be bound again, or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
 
     /// The thread has ended, by itself only through a bug.
     fn ended(&self, panicked: bool);
-}
-
-/// What happens to the socket of a running reactor.
-pub enum SocketNews<'a> {
-    /// It is gone.
-    Lost,
-    /// Binding it again failed; it is tried again after so long.
-    RebindFailed(&'a io::Error, Duration),
-    /// It is bound again.
-    Rebound,
 }
 
 /// Datagrams as received, and what of an outbox answers them.
@@ -112,52 +103,34 @@ impl Batch {
 
 /// What a running reactor shares with the threads that use it.
 pub struct Link {
-    /// `None` while the socket is lost, and after the end.
-    socket: Mutex<Option<Arc<Socket>>>,
-    /// The socket's descriptor, or -1: for a forked child, in which the lock may be held for ever.
-    descriptor: AtomicI32,
+    channels: Channels,
     /// `None` after the end.
     waker: Mutex<Option<Arc<Waker>>>,
-    /// Where it is bound, with the port that the system chose.
-    address: SocketAddr,
-    receive_buffer: usize,
-    receive_room: usize,
     clock: Clock,
-    is_lost: AtomicBool,
     is_closing: AtomicBool,
     send_failures: AtomicU64,
     receive_failures: AtomicU64,
 }
 
-/// A socket that is bound and not served yet.
+/// Sockets that are bound and not served yet.
 pub struct Reactor {
     poll: Poll,
     link: Arc<Link>,
 }
 
 impl Reactor {
-    /// Binds a socket to `address`.
+    /// Binds the sockets of a node at `address`.
     ///
     /// # Errors
     ///
-    /// The system's, see [`Socket::bind`].
+    /// The system's, see [`channel::bind`].
     pub fn bind(address: SocketAddr, receive_buffer: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let mut socket = Socket::bind(address, receive_buffer)?;
-        socket.register(poll.registry(), SOCKET)?;
-        let address = socket.local_address()?;
-        let receive_room = socket.receive_room();
-        let descriptor = AtomicI32::new(socket.descriptor());
         let link = Link {
-            socket: Mutex::new(Some(Arc::new(socket))),
-            descriptor,
-            address,
-            receive_buffer,
-            receive_room,
+            channels: channel::bind(address, receive_buffer, poll.registry())?,
             waker: Mutex::new(Some(Arc::new(waker))),
             clock: Clock::start(),
-            is_lost: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             send_failures: AtomicU64::new(0),
             receive_failures: AtomicU64::new(0),
@@ -176,7 +149,7 @@ impl Reactor {
     ///
     /// The system's, where it gives no thread.
     pub fn spawn(self, host: Arc<impl Host>) -> io::Result<JoinHandle<()>> {
-        let name = format!("kadepy-{}", self.link.address.port());
+        let name = format!("kadepy-{}", self.link.address().port());
         std::thread::Builder::new().name(name).spawn(move || {
             let link = Arc::clone(&self.link);
             let run = AssertUnwindSafe(|| self.run(&*host));
@@ -191,31 +164,23 @@ impl Reactor {
         let mut events = Events::with_capacity(4);
         let mut out = Outbox::default();
         let mut batch = Batch::default();
-        let mut rebinding: Option<Time> = None;
-        let mut rebind_wait = REBIND_MIN;
+        let mut rebindings: ArrayVec<Rebinding, 2> =
+            link.channels.iter().map(|_| Rebinding::default()).collect();
 
         while !link.is_closing.load(Ordering::Acquire) {
-            let is_full = self.receive(&mut batch);
-            if !batch.received.is_empty() {
-                rebind_wait = REBIND_MIN;
-            }
+            let is_full = self.receive(&mut batch, &mut rebindings);
             let deadline = host.turn(&mut batch, &mut out);
             out.clear();
 
-            if link.is_lost.swap(false, Ordering::AcqRel) && rebinding.is_none() {
-                host.socket_changed(SocketNews::Lost);
-                drop(link.take_socket());
-                rebinding = Some(link.now() + rebind_wait);
+            let mut is_mended = false;
+            for (channel, rebinding) in link.channels.iter().zip(&mut rebindings) {
+                let news = |news: SocketNews<'_>| host.socket_changed(news);
+                is_mended |= channel.mend(link.now(), rebinding, self.poll.registry(), news);
             }
-            if rebinding.is_some_and(|at| link.now() >= at) {
-                // A socket that is bound and lost again before anything came counts as a failure.
-                rebind_wait = (rebind_wait * 2).min(REBIND_MAX);
-                if self.rebind(host, rebind_wait) {
-                    rebinding = None;
-                    continue;
-                }
-                rebinding = Some(link.now() + rebind_wait);
+            if is_mended {
+                continue;
             }
+            let rebinding = rebindings.iter().filter_map(Rebinding::at).min();
             let now = link.now();
             let longest = now + WAIT_MAX;
             // A full batch says that more is waiting, for which the poll would not wake again.
@@ -224,7 +189,7 @@ impl Reactor {
             if let Err(error) = self.poll.poll(&mut events, Some(wake_at - now)) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
-                    std::thread::sleep(REBIND_MIN);
+                    std::thread::sleep(POLL_PAUSE);
                 }
             }
             if link.now() - wake_at > OVERSLEPT_MIN {
@@ -234,15 +199,29 @@ impl Reactor {
     }
 
     /// Receives until there is nothing more or the batch is full; whether it is full.
-    fn receive(&self, batch: &mut Batch) -> bool {
+    fn receive(&self, batch: &mut Batch, rebindings: &mut [Rebinding]) -> bool {
         batch.received.clear();
         batch.oversize = 0;
-        let Some(socket) = self.link.socket() else {
+        let channels = &self.link.channels;
+        let mut is_full = false;
+        for (channel, rebinding) in channels.iter().zip(rebindings) {
+            let before = batch.received.len();
+            is_full |= self.receive_from(channel, batch, BATCH / channels.len());
+            if batch.received.len() > before {
+                rebinding.works();
+            }
+        }
+        is_full
+    }
+
+    /// Receives at most `max` datagrams of one channel; whether there may be more.
+    fn receive_from(&self, channel: &Channel, batch: &mut Batch, max: usize) -> bool {
+        let Some(socket) = channel.socket() else {
             return false;
         };
         let mut errors = 0;
         // Errors come out of the same budget, so that no storm of them keeps us here.
-        let mut left = BATCH;
+        let mut left = max;
         while left > 0 {
             let Batch { buffers, received, .. } = batch;
             let start = received.len();
@@ -265,51 +244,31 @@ impl Reactor {
                         errors += 1;
                     }
                     Remedy::Rebind => {
-                        self.link.is_lost.store(true, Ordering::Release);
+                        channel.report_lost(&socket);
                         return false;
                     }
                 },
             }
         }
-        if errors == BATCH {
-            // It gives nothing but errors, and would do so at once for ever.
-            self.link.is_lost.store(true, Ordering::Release);
-            return false;
-        }
-        true
-    }
-
-    /// Binds a new socket; where that fails, it is to be tried again after `wait`.
-    fn rebind(&self, host: &impl Host, wait: Duration) -> bool {
-        let bound =
-            Socket::bind(self.link.address, self.link.receive_buffer).and_then(|mut socket| {
-                socket.register(self.poll.registry(), SOCKET)?;
-                Ok(socket)
-            });
-        match bound {
-            Ok(socket) => {
-                self.link.descriptor.store(socket.descriptor(), Ordering::Release);
-                *self.link.socket.lock() = Some(Arc::new(socket));
-                host.socket_changed(SocketNews::Rebound);
-                true
-            }
-            Err(error) => {
-                host.socket_changed(SocketNews::RebindFailed(&error, wait));
-                false
-            }
-        }
+        // One that gives nothing but errors would do so at once for ever.
+        errors < max || !channel.report_lost(&socket)
     }
 }
 
 impl Link {
-    /// Where the socket is bound.
+    /// Where the sockets are bound: at `::`, where there is one for each family.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.channels[0].address()
     }
 
-    /// How many of the longest datagrams the socket's receive buffer holds.
+    /// The families that it speaks.
+    pub fn families(&self) -> Want {
+        channel::families(&self.channels)
+    }
+
+    /// How many of the longest datagrams each socket's receive buffer holds.
     pub fn receive_room(&self) -> usize {
-        self.receive_room
+        self.channels.iter().map(Channel::receive_room).min().unwrap_or(0)
     }
 
     /// The time since the socket was bound, suspends of the machine included.
@@ -325,15 +284,23 @@ impl Link {
         if out.is_empty() {
             return refused;
         }
-        let Some(socket) = self.socket() else {
-            self.send_failures.fetch_add(out.len() as u64, Ordering::Relaxed);
-            return refused;
-        };
+        let sockets: ArrayVec<Option<Arc<Socket>>, 2> =
+            self.channels.iter().map(Channel::socket).collect();
         for ((to, datagram), local) in out.iter().zip(batch.locals(out)) {
+            let index = self.channels.iter().position(|channel| channel.reaches(&to));
+            let Some((index, socket)) = index.and_then(|at| Some((at, sockets[at].as_ref()?)))
+            else {
+                self.send_failures.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
             while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
-                    Remedy::Rebind => self.report_lost(&socket),
+                    Remedy::Rebind => {
+                        if self.channels[index].report_lost(socket) {
+                            self.wake();
+                        }
+                    }
                     Remedy::Wait | Remedy::Ignore | Remedy::Oversize => {}
                     Remedy::Count if lacks_room(&error) => {}
                     Remedy::Count => refused.extend(error.raw_os_error().map(|code| (to, code))),
@@ -363,32 +330,16 @@ impl Link {
         (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
     }
 
-    /// The socket's file descriptor, where a fork copies it and while there is one. It takes no lock.
-    pub fn descriptor(&self) -> Option<i32> {
-        Some(self.descriptor.load(Ordering::Acquire)).filter(|&descriptor| descriptor >= 0)
-    }
-
-    /// Has the socket bound again, unless it is another one by now.
-    fn report_lost(&self, socket: &Arc<Socket>) {
-        if self.socket().is_some_and(|current| Arc::ptr_eq(&current, socket)) {
-            self.is_lost.store(true, Ordering::Release);
-            self.wake();
-        }
+    /// The sockets' file descriptors, where a fork copies them and while there are such. It takes no
+    /// lock.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        self.channels.iter().filter_map(Channel::descriptor)
     }
 
     /// Gives the system back what the thread had of it.
     fn release(&self) {
-        drop(self.take_socket());
+        self.channels.iter().for_each(Channel::release);
         let waker = self.waker.lock().take();
         drop(waker);
-    }
-
-    fn take_socket(&self) -> Option<Arc<Socket>> {
-        self.descriptor.store(-1, Ordering::Release);
-        self.socket.lock().take()
-    }
-
-    fn socket(&self) -> Option<Arc<Socket>> {
-        self.socket.lock().clone()
     }
 }

@@ -1,6 +1,7 @@
 //! An announce: a walk to the nodes nearest to a topic, and then the announce to each of them, with
 //! the token that it gave.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::step::{Answer, Outcome, Step, Verdict, pause_after};
@@ -122,9 +123,11 @@ impl Announce {
         self.walk.obstacle().map_or(Outcome::Announced(self.confirmed()), Outcome::Failed)
     }
 
-    /// How many nodes have confirmed that they store it.
+    /// How many nodes have confirmed that they store it; one that is told over both families counts once.
     pub(super) fn confirmed(&self) -> usize {
-        self.count(Storing::Confirmed)
+        let storers = self.storers.iter().flatten();
+        let confirmed = storers.filter(|storer| storer.state == Storing::Confirmed);
+        confirmed.map(|storer| storer.contact.id).collect::<BTreeSet<_>>().len()
     }
 
     /// How far from the topic, in the leading bits of the distance, a node belongs among the storers:
@@ -139,7 +142,8 @@ impl Announce {
 
     /// Whether any node stores it, as far as can be known.
     pub(super) fn is_stored(&self) -> bool {
-        self.confirmed() + self.count(Storing::Entrusted) > 0
+        let stores = |state| matches!(state, Storing::Confirmed | Storing::Entrusted);
+        self.storers.iter().flatten().any(|storer| stores(storer.state))
     }
 
     fn choose(&self) -> Vec<Storer> {
@@ -157,9 +161,5 @@ impl Announce {
         {
             storer.state = state;
         }
-    }
-
-    fn count(&self, state: Storing) -> usize {
-        self.storers.iter().flatten().filter(|storer| storer.state == state).count()
     }
 }
