@@ -40,6 +40,9 @@ pub struct Network {
     pub now: Time,
     pub nodes: BTreeMap<Endpoint, Engine>,
     pub events: BTreeMap<Endpoint, Vec<Event>>,
+    /// The other address of nodes that have one in each family, by the one that they stand under in
+    /// `nodes`.
+    pub others: BTreeMap<Endpoint, Endpoint>,
     /// The share of datagrams that are lost.
     pub loss: f64,
     /// Nodes that neither send nor receive.
@@ -66,6 +69,7 @@ impl Network {
             now: Time::ZERO,
             nodes: BTreeMap::new(),
             events: BTreeMap::new(),
+            others: BTreeMap::new(),
             loss: 0.0,
             dead: Vec::new(),
             buffer: usize::MAX,
@@ -168,6 +172,8 @@ impl Network {
                 let Reverse((_, _, from, to, mut datagram)) =
                     self.flying.pop().expect("one was peeked at");
                 *self.flying_to.entry(to).or_default() -= 1;
+                let is_other = |&(_, other): &(&Endpoint, &Endpoint)| *other == to;
+                let to = self.others.iter().find(is_other).map_or(to, |(at, _)| *at);
                 if !self.dead.contains(&to) && self.nodes.contains_key(&to) {
                     let now = self.now;
                     self.command(to, |engine, _, out| {
@@ -230,9 +236,11 @@ impl Network {
             self.events.entry(at).or_default().push(event);
         }
         for (to, datagram) in out.iter() {
+            let other = self.others.get(&at).filter(|other| other.is_ipv4() == to.is_ipv4());
+            let from = other.copied().unwrap_or(at);
             assert!(datagram.len() <= 1_200, "a node sent {} bytes", datagram.len());
             if self.records {
-                self.sent.push((at, to, datagram.to_vec()));
+                self.sent.push((from, to, datagram.to_vec()));
             }
             if self.dead.contains(&at) || self.chance() < self.loss {
                 continue;
@@ -246,7 +254,13 @@ impl Network {
             let near = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
             let latency = self.latency.unwrap_or(near);
             self.serial += 1;
-            self.flying.push(Reverse((self.now + latency, self.serial, at, to, datagram.to_vec())));
+            self.flying.push(Reverse((
+                self.now + latency,
+                self.serial,
+                from,
+                to,
+                datagram.to_vec(),
+            )));
         }
     }
 
