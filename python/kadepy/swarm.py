@@ -90,10 +90,12 @@ class Swarm(BaseSwarm):
 
     Args:
         port: the UDP port to bind to; 0 lets the system choose.
-        host: the IP address to bind to. An IPv4 address makes an IPv4 node, an IPv6 address an
-            IPv6 node. A link-local address needs its interface: ``"fe80::1%eth0"``.
-            With the default, or ``"::"``, the node has every address of the host, and
-            answers from the one that it was asked at.
+        host: the IP address to bind to. With the default the node has every IPv4 address of the
+            host, and all that it returns are IPv4 addresses, which any program can use. ``"::"``
+            makes a node of both families, on one port, that finds peers in both; where the system
+            has one of them alone, of that. One address makes a node of its family; a link-local one
+            needs its interface: ``"fe80::1%eth0"``. A node with several addresses answers from the
+            one that it was asked at.
         bootstrap: contacts to join through: one, or an iterable of them. Each is ``"host:port"``,
             ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
             joins in the background and keeps trying; lookups wait for that.
