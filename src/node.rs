@@ -1,10 +1,11 @@
 //! A running node: it owns the engine, the socket and the thread, and lets any thread use them. How
 //! results and packets reach those who want them is the affair of `pending` and `notices`, what it logs
-//! that of `lines`; its state file is kept by `saver`.
+//! that of `lines` and `reasons`; its state file is kept by `saver`.
 
 mod lines;
 mod notices;
 mod pending;
+pub mod reasons;
 mod saver;
 
 use std::collections::BTreeMap;
@@ -660,7 +661,8 @@ impl State {
                     news.lines.push((Level::Warn, text));
                 }
                 Event::Alone { seeds, wait } => {
-                    news.lines.push((Level::Warn, lines::alone(&seeds, wait)));
+                    news.lines
+                        .push((Level::Warn, lines::alone(&seeds, wait, self.engine.bound().ip())));
                     news.is_alone = true;
                 }
                 Event::Missing => news.is_alone = true,

@@ -206,6 +206,9 @@ class Swarm(BaseSwarm):
         Returns:
             The k (20) nodes nearest to `target` that answered, the nearest first. None in an
             empty table.
+
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
         """
         return self._node.find_node(target, timeout).wait()
 
@@ -233,6 +236,9 @@ class Swarm(BaseSwarm):
         Returns:
             The peers, each once, in the order in which they were found.
 
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
+
         >>> from kadepy import Swarm, topic
         >>> with Swarm(host="127.0.0.1") as lonely:
         ...     lonely.get_peers(topic("chess"))
@@ -252,6 +258,9 @@ class Swarm(BaseSwarm):
 
         Returns:
             An iterator over the peers, each once.
+
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
         """
         return self._node.iter_peers(topic, timeout)
 
@@ -270,6 +279,9 @@ class Swarm(BaseSwarm):
         Returns:
             How many nodes confirmed that they store it. After 0 nobody can find it: announce again
             when others are there.
+
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
         """
         return self._node.announce_peer(topic, port, timeout).wait()
 

@@ -2,7 +2,7 @@
 //! so names are resolved on threads of their own.
 
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -12,10 +12,10 @@ use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::Level;
 use parking_lot::Mutex;
 
-use super::convert::{NAMESAKE, Target, system_reason};
-use crate::dht::protocol::{Obstacle, SeedState, Seeds};
+use super::convert::Target;
+use crate::dht::protocol::{SeedState, Seeds};
 use crate::dht::requests::OpId;
-use crate::node::{CommandError, Node, Pending};
+use crate::node::{CommandError, Node, Pending, reasons};
 use crate::wire::message::{Endpoint, Want};
 
 /// Names that the process resolves at once, each on a thread of its own, so that one that takes long
@@ -34,6 +34,8 @@ type Resolved = (Target, Result<Vec<Endpoint>, String>);
 /// A join through contacts, of which it tells what became of each.
 pub struct Joining {
     is_private: bool,
+    /// Where the node is bound.
+    bound: IpAddr,
     targets: Vec<Target>,
     tried: Arc<Mutex<Vec<Resolved>>>,
 }
@@ -57,7 +59,8 @@ impl Joining {
             tried: Arc::clone(&tried),
         };
         resolve(names, families, Arc::new(move |resolved| adding.add(resolved)));
-        Ok((pending, Self { is_private, targets, tried }))
+        let bound = node.address().ip();
+        Ok((pending, Self { is_private, bound, targets, tried }))
     }
 
     /// Why it failed, with every contact and its reason; `None` where a contact answered.
@@ -71,7 +74,7 @@ impl Joining {
             .iter()
             .map(|target| {
                 let found = tried.iter().find(|(name, _)| name == target);
-                format!("{target} ({})", reason(found.map(|(_, found)| found), seeds))
+                format!("{target} ({})", reason(found.map(|(_, found)| found), seeds, self.bound))
             })
             .collect();
         let under = if self.is_private { " under this network key" } else { "" };
@@ -80,7 +83,7 @@ impl Joining {
 }
 
 /// Why nobody answered at what a contact resolves to.
-fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds) -> String {
+fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds, bound: IpAddr) -> String {
     let endpoints = match found {
         None => return "its name did not resolve in time".to_owned(),
         Some(Err(error)) => return error.clone(),
@@ -88,19 +91,12 @@ fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds) -> Strin
     };
     let obstacle = |endpoint: &Endpoint| {
         let (_, state) = seeds.iter().find(|(seed, _)| seed == endpoint)?;
-        match state {
-            SeedState::Failed(obstacle) => Some(*obstacle),
-            _ => None,
-        }
+        matches!(state, SeedState::Failed(_)).then_some(*state)
     };
     // One that could be asked and is silent says more than the others.
-    let obstacles: Option<Vec<Obstacle>> = endpoints.iter().map(obstacle).collect();
-    match obstacles.unwrap_or_default().first() {
-        None => "no answer".to_owned(),
-        Some(Obstacle::Itself) => "it is this node itself".to_owned(),
-        Some(Obstacle::Namesake) => format!("it {NAMESAKE}"),
-        Some(Obstacle::System(code)) => format!("cannot be sent to: {}", system_reason(*code)),
-    }
+    let obstacles: Option<Vec<SeedState>> = endpoints.iter().map(obstacle).collect();
+    let first = obstacles.unwrap_or_default().first().copied();
+    reasons::of_contact(first.unwrap_or(SeedState::Silent), bound)
 }
 
 /// A join that waits for names.

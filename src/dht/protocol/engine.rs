@@ -164,6 +164,11 @@ impl Engine {
         self.id
     }
 
+    /// Where its sockets are bound.
+    pub fn bound(&self) -> Endpoint {
+        self.bound
+    }
+
     /// The routing tables.
     pub fn table(&self) -> &Tables {
         &self.table

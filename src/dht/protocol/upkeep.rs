@@ -118,7 +118,7 @@ impl Engine {
             self.table.of_mut(&silent.endpoint).remember(now, silent);
         }
         self.events.push_back(match self.home.ended(now, self.table.is_empty()) {
-            Some(wait) => Event::Alone { seeds: self.home.others().collect(), wait },
+            Some(wait) => Event::Alone { seeds: self.home.states(seeds), wait },
             None => Event::Joined(self.table.len()),
         });
     }
