@@ -30,6 +30,10 @@ pub struct Lookup {
     shortlist_max: usize,
 }
 
+/// Contacts of one host that is not local: it has as many ports as it likes, and an IPv6 one as many
+/// addresses. So no host fills a lookup with itself, and no answer aims more at a host than these.
+const HOST_MAX: usize = 2;
+
 /// Contacts by distance and then address.
 #[derive(Default)]
 struct Shortlist(Vec<Candidate>);
@@ -218,7 +222,7 @@ impl Shortlist {
     fn add(&mut self, target: &NodeId, contact: Contact, max: usize) {
         // Most that is named is known already, or too far away to matter.
         let is_useful = self.find(target, &contact).is_err_and(|at| at < max);
-        if is_useful && self.answered_at(&contact.id).is_none() {
+        if is_useful && self.answered_at(&contact.id).is_none() && self.takes(&contact.endpoint) {
             self.insert(target, contact, State::Fresh, max);
         }
     }
@@ -304,6 +308,18 @@ impl Shortlist {
     fn find(&self, target: &NodeId, contact: &Contact) -> Result<usize, usize> {
         let key = (target.distance(&contact.id), contact.endpoint);
         self.0.binary_search_by_key(&key, Candidate::key)
+    }
+
+    /// Whether one more contact of its host may stand there; one that was silent or of no use does not
+    /// count.
+    fn takes(&self, endpoint: &Endpoint) -> bool {
+        let host = endpoint.same_host();
+        let is_of_host = |known: &&Candidate| {
+            host.contains(&known.contact.endpoint)
+                && known.contact.endpoint != *endpoint
+                && !known.is_passed_over()
+        };
+        endpoint.is_local() || self.0.iter().filter(is_of_host).count() < HOST_MAX
     }
 
     /// Who stands there at this address.
