@@ -33,7 +33,7 @@ use crate::dht::requests::{OpId, Question};
 use crate::dht::routing::Entry;
 use crate::id::NodeId;
 use crate::net::socket::Socket;
-use crate::net::udp_reactor::{Batch, Host, Link, Reactor, SocketNews};
+use crate::net::udp_reactor::{Batch, Host, Link, Look, Reactor, SocketNews};
 use crate::time::Time;
 use crate::utils::random;
 use crate::wire::message::{Contact, Endpoint};
@@ -303,6 +303,17 @@ impl Node {
         }
     }
 
+    /// Looks for other nodes of the network on the links of this host, by multicast, from now on; see
+    /// [`Engine::seek`]. What stands in the way of that is logged.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn seek(&self) -> Result<(), CommandError> {
+        self.shared.link.seek();
+        self.shared.command(|state, now, _| state.engine.seek(now))
+    }
+
     /// See [`Engine::recall`].
     ///
     /// # Errors
@@ -439,10 +450,10 @@ impl Node {
         self.shared.is_abandoned.store(true, Ordering::Release);
     }
 
-    /// The file descriptors of the socket and of the lock on the state file, on systems where a fork
+    /// The file descriptors of the sockets and of the lock on the state file, on systems where a fork
     /// copies them. It takes no lock.
     pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        [self.shared.link.descriptor(), self.shared.lock_descriptor()].into_iter().flatten()
+        self.shared.link.descriptors().chain(self.shared.lock_descriptor())
     }
 }
 
@@ -569,7 +580,13 @@ impl Host for Shared {
         for _ in 0..batch.oversize {
             state.engine.refuse(Refusal::Oversize);
         }
-        batch.work(out, |from, datagram, out| state.engine.receive(now, from, datagram, out));
+        batch.work(out, |from, is_heard, datagram, out| {
+            let engine = &mut state.engine;
+            match is_heard {
+                true => engine.hear(now, from, datagram, out),
+                false => engine.receive(now, from, datagram, out),
+            }
+        });
         state.engine.tick(now, out);
         let (mut deadline, news) = state.end_turn();
         drop(state);
@@ -581,6 +598,18 @@ impl Host for Shared {
             self.tell(news);
         }
         deadline
+    }
+
+    fn looked(&self, look: Look) {
+        for trouble in look.troubles {
+            let level = if trouble.is_grave { Level::Warn } else { Level::Info };
+            self.log(level, &lines::no_neighbors_by(&trouble.what, &trouble.error));
+        }
+        if !look.new.is_empty() {
+            self.log(Level::Debug, &lines::seeks_by(&look.new));
+            // Of a node that is closed meanwhile nothing more is wanted.
+            let _ = self.command(|state, now, _| state.engine.seek(now));
+        }
     }
 
     fn resumed(&self) {
@@ -650,6 +679,9 @@ impl State {
                 Event::Packet { from, packet } => news.packets.push((from, packet)),
                 Event::Joined(contacts) => {
                     news.lines.push((Level::Info, format!("joined; contacts: {contacts}")));
+                }
+                Event::Neighbor(at) => {
+                    news.lines.push((Level::Info, format!("found {at} on the local network")));
                 }
                 Event::Full { topic, max } => {
                     let text = format!(

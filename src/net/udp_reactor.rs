@@ -12,24 +12,25 @@ use std::time::Duration;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+pub use super::batch::Batch;
+use super::batch::Filled;
 use super::clock::Clock;
-use super::socket::{Local, Remedy, Socket, lacks_room, remedy};
+use super::lan::Lan;
+pub use super::lan::Look;
+use super::socket::{Remedy, Socket, lacks_room, remedy};
+use crate::dht::beacons::{GROUP_PORT, groups};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
 use crate::wire::message::Endpoint;
-use crate::wire::native::MAX_READ;
 
-/// Datagrams taken from the socket before the host gets them: enough to share one lock among many,
-/// few enough that an answer does not wait for them.
-const BATCH: usize = 32;
-/// One byte more than is read, so that a longer datagram is known to be one.
-const BUFFER_LEN: usize = MAX_READ + 1;
 /// The wait before a lost socket is bound again, which doubles with each failure.
 const REBIND_MIN: Duration = Duration::from_millis(100);
 const REBIND_MAX: Duration = Duration::from_secs(30);
 
 const SOCKET: Token = Token(0);
 const WAKER: Token = Token(1);
+/// The first of those that hear the groups.
+const GROUPS: usize = 2;
 
 /// The longest that the thread waits at once. The system's wait stands still in a suspend: what was
 /// left of it is still left when the machine wakes.
@@ -43,6 +44,9 @@ pub trait Host: Send + Sync + 'static {
     /// Works on a batch, which may be empty, and sends what comes of it, for which `out` is empty
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
+
+    /// The links were looked at, for the first time or because it was time to; something is new there.
+    fn looked(&self, look: Look);
 
     /// The machine was suspended, or the process stopped, and goes on.
     fn resumed(&self);
@@ -64,58 +68,17 @@ pub enum SocketNews<'a> {
     Rebound,
 }
 
-/// Datagrams as received, and what of an outbox answers them.
-#[derive(Default)]
-pub struct Batch {
-    /// At most twice as many as were ever needed at once: few for an idle node.
-    buffers: Vec<[u8; BUFFER_LEN]>,
-    received: Vec<Received>,
-    /// Datagrams too long for the buffer, where the system does not deliver them cut.
-    pub oversize: usize,
-}
-
-struct Received {
-    from: Endpoint,
-    len: usize,
-    /// Where it came to, on a socket on which the kernel might answer from elsewhere.
-    local: Option<Local>,
-    /// How many datagrams the outbox held once this one had been worked on.
-    out_len: usize,
-}
-
-impl Batch {
-    /// Has `take` work on each datagram, and notes what it puts into `out`.
-    pub fn work(
-        &mut self,
-        out: &mut Outbox,
-        mut take: impl FnMut(Endpoint, &mut [u8], &mut Outbox),
-    ) {
-        for (received, buffer) in self.received.iter_mut().zip(&mut self.buffers) {
-            take(received.from, &mut buffer[..received.len], out);
-            received.out_len = out.len();
-        }
-    }
-
-    /// For each datagram in `out`, in order: where it leaves from, if the kernel is not to choose.
-    ///
-    /// That is so for what a received datagram causes at once to be sent back to its source. A peer
-    /// takes an answer only from the address that it asked, and a firewall on the way lets no other
-    /// one in.
-    fn locals(&self, out: &Outbox) -> impl Iterator<Item = Option<Local>> {
-        let mut causes = self.received.iter().peekable();
-        out.iter().enumerate().map(move |(i, (to, _))| {
-            while causes.next_if(|cause| cause.out_len <= i).is_some() {}
-            causes.peek().filter(|cause| cause.from == to).and_then(|cause| cause.local)
-        })
-    }
-}
-
 /// What a running reactor shares with the threads that use it.
 pub struct Link {
     /// `None` while the socket is lost, and after the end.
     socket: Mutex<Option<Arc<Socket>>>,
-    /// The socket's descriptor, or -1: for a forked child, in which the lock may be held for ever.
-    descriptor: AtomicI32,
+    /// The descriptors of the socket and of those that hear the groups, or -1: for a forked child, in
+    /// which a lock may be held for ever.
+    descriptors: [AtomicI32; 3],
+    /// Whether the node looks for others on its links.
+    seeks: AtomicBool,
+    /// Those links, once it does; for the thread alone.
+    lan: Mutex<Option<Lan>>,
     /// `None` after the end.
     waker: Mutex<Option<Arc<Waker>>>,
     /// Where it is bound, with the port that the system chose.
@@ -148,10 +111,12 @@ impl Reactor {
         socket.register(poll.registry(), SOCKET)?;
         let address = socket.local_address()?;
         let receive_room = socket.receive_room();
-        let descriptor = AtomicI32::new(socket.descriptor());
+        let descriptors = [socket.descriptor(), -1, -1].map(AtomicI32::new);
         let link = Link {
             socket: Mutex::new(Some(Arc::new(socket))),
-            descriptor,
+            descriptors,
+            seeks: AtomicBool::new(false),
+            lan: Mutex::new(None),
             address,
             receive_buffer,
             receive_room,
@@ -195,8 +160,9 @@ impl Reactor {
         let mut rebind_wait = REBIND_MIN;
 
         while !link.is_closing.load(Ordering::Acquire) {
+            self.look(host);
             let is_full = self.receive(&mut batch);
-            if !batch.received.is_empty() {
+            if !batch.is_empty() {
                 rebind_wait = REBIND_MIN;
             }
             let deadline = host.turn(&mut batch, &mut out);
@@ -228,6 +194,7 @@ impl Reactor {
                 }
             }
             if link.now() - wake_at > OVERSLEPT_MIN {
+                link.lan.lock().iter_mut().for_each(Lan::hurry);
                 host.resumed();
             }
         }
@@ -235,48 +202,49 @@ impl Reactor {
 
     /// Receives until there is nothing more or the batch is full; whether it is full.
     fn receive(&self, batch: &mut Batch) -> bool {
-        batch.received.clear();
-        batch.oversize = 0;
-        let Some(socket) = self.link.socket() else {
+        let Self { link, .. } = self;
+        batch.clear();
+        let Some(socket) = link.socket() else {
             return false;
         };
-        let mut errors = 0;
-        // Errors come out of the same budget, so that no storm of them keeps us here.
-        let mut left = BATCH;
-        while left > 0 {
-            let Batch { buffers, received, .. } = batch;
-            let start = received.len();
-            if buffers.len() == start {
-                buffers.resize((2 * start).clamp(1, BATCH), [0; BUFFER_LEN]);
-            }
-            let end = buffers.len().min(start + left);
-            let result = socket.receive(&mut buffers[start..end], |len, from, local| {
-                received.push(Received { from: from.into(), len, local, out_len: 0 });
+        let filled = batch.fill(&socket, false, &link.receive_failures);
+        if let Filled::Lost(_) = filled {
+            link.is_lost.store(true, Ordering::Release);
+        }
+        let mut is_full = matches!(filled, Filled::Full);
+        if !link.seeks.load(Ordering::Acquire) {
+            return is_full;
+        }
+        if let Some(lan) = &mut *link.lan.lock() {
+            lan.hear(|socket| {
+                let filled = batch.fill(socket, true, &link.receive_failures);
+                is_full |= matches!(filled, Filled::Full);
+                filled
             });
-            left -= (received.len() - start).max(1);
-            match result {
-                Ok(()) => {}
-                Err(error) => match remedy(&error) {
-                    Remedy::Wait => return false,
-                    Remedy::Retry | Remedy::Ignore => {}
-                    Remedy::Oversize => batch.oversize += 1,
-                    Remedy::Count => {
-                        self.link.receive_failures.fetch_add(1, Ordering::Relaxed);
-                        errors += 1;
-                    }
-                    Remedy::Rebind => {
-                        self.link.is_lost.store(true, Ordering::Release);
-                        return false;
-                    }
-                },
-            }
         }
-        if errors == BATCH {
-            // It gives nothing but errors, and would do so at once for ever.
-            self.link.is_lost.store(true, Ordering::Release);
-            return false;
+        is_full
+    }
+
+    /// Looks at the links, if the node looks for others there and it is time to.
+    fn look(&self, host: &impl Host) {
+        let Self { link, poll } = self;
+        if !link.seeks.load(Ordering::Acquire) {
+            return;
         }
-        true
+        let Some(socket) = link.socket() else {
+            return;
+        };
+        let mut lan = link.lan.lock();
+        let links = lan.get_or_insert_with(|| Lan::new(&socket, link.address, GROUPS));
+        let Some(look) = links.look(link.now(), poll.registry()) else {
+            return;
+        };
+        let open = links.descriptors().chain(std::iter::repeat(-1));
+        for (place, descriptor) in link.descriptors[1..].iter().zip(open) {
+            place.store(descriptor, Ordering::Release);
+        }
+        drop(lan);
+        host.looked(look);
     }
 
     /// Binds a new socket; where that fails, it is to be tried again after `wait`.
@@ -288,7 +256,7 @@ impl Reactor {
             });
         match bound {
             Ok(socket) => {
-                self.link.descriptor.store(socket.descriptor(), Ordering::Release);
+                self.link.descriptors[0].store(socket.descriptor(), Ordering::Release);
                 *self.link.socket.lock() = Some(Arc::new(socket));
                 host.socket_changed(SocketNews::Rebound);
                 true
@@ -330,6 +298,10 @@ impl Link {
             return refused;
         };
         for ((to, datagram), local) in out.iter().zip(batch.locals(out)) {
+            if is_group(&to) && self.seeks.load(Ordering::Acquire) {
+                self.send_beacon(&socket, to.into(), datagram);
+                continue;
+            }
             while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
@@ -343,6 +315,12 @@ impl Link {
             }
         }
         refused
+    }
+
+    /// Has the thread look at the links from its next turn on, and send by each of them what goes to a
+    /// group.
+    pub fn seek(&self) {
+        self.seeks.store(true, Ordering::Release);
     }
 
     /// Makes the thread take its next turn now.
@@ -363,9 +341,19 @@ impl Link {
         (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
     }
 
-    /// The socket's file descriptor, where a fork copies it and while there is one. It takes no lock.
-    pub fn descriptor(&self) -> Option<i32> {
-        Some(self.descriptor.load(Ordering::Acquire)).filter(|&descriptor| descriptor >= 0)
+    /// The file descriptors of the sockets, where a fork copies them and while there are any. It takes no
+    /// lock.
+    pub fn descriptors(&self) -> impl Iterator<Item = i32> {
+        let open = self.descriptors.iter().map(|place| place.load(Ordering::Acquire));
+        open.filter(|&descriptor| descriptor >= 0)
+    }
+
+    /// Sends a beacon by each link. Where that fails the next look tells of it, and the socket is none
+    /// the worse.
+    fn send_beacon(&self, socket: &Socket, group: SocketAddr, datagram: &[u8]) {
+        if let Some(lan) = &mut *self.lan.lock() {
+            lan.send(socket, group, datagram);
+        }
     }
 
     /// Has the socket bound again, unless it is another one by now.
@@ -379,16 +367,22 @@ impl Link {
     /// Gives the system back what the thread had of it.
     fn release(&self) {
         drop(self.take_socket());
+        drop(self.lan.lock().take());
+        self.descriptors[1..].iter().for_each(|place| place.store(-1, Ordering::Release));
         let waker = self.waker.lock().take();
         drop(waker);
     }
 
     fn take_socket(&self) -> Option<Arc<Socket>> {
-        self.descriptor.store(-1, Ordering::Release);
+        self.descriptors[0].store(-1, Ordering::Release);
         self.socket.lock().take()
     }
 
     fn socket(&self) -> Option<Arc<Socket>> {
         self.socket.lock().clone()
     }
+}
+
+fn is_group(to: &Endpoint) -> bool {
+    to.port() == GROUP_PORT && groups().contains(to)
 }
