@@ -20,7 +20,7 @@ pub struct Interface {
     pub ip: IpAddr,
 }
 
-/// The interfaces of this host, each once for each of its addresses.
+/// The interfaces of this host that are up and connected, each once for each of its addresses.
 ///
 /// # Errors
 ///
@@ -28,6 +28,7 @@ pub struct Interface {
 pub fn interfaces() -> io::Result<Vec<Interface>> {
     let all = if_addrs::get_if_addrs()?.into_iter();
     Ok(all
+        .filter(if_addrs::Interface::is_oper_up)
         .filter_map(|found| {
             let ip = found.ip();
             Some(Interface { index: found.index?, name: found.name, ip })
