@@ -1,5 +1,5 @@
-"""The script of a process that has a network of its own: hosts on one switch, each in a namespace with
-a process that runs what it is told. What is to happen there is left to the tests."""
+"""The script of a process that has a network of its own: hosts on one switch, each in a namespace
+with a process that runs what it is told. What is to happen there is left to the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that find each other on a link without a contact: on this host, and between hosts in network
+"""Nodes that find each other on a link without a contact: on this host, and between hosts in
 namespaces. When beacons go out, and what they may bring, is left to `tests/engine/beacons.rs`."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ needs_multicast = pytest.mark.skipif(
     sys.platform == "win32", reason="loopback may carry no multicast"
 )
 
-HOST = '''
+HOST = """
 import logging, time
 from kadepy import Swarm, topic
 
@@ -41,7 +41,7 @@ def wait_until(predicate):
 
 def others(node):
     return sorted(tuple(other)[1:] for other in node.nodes())
-'''
+"""
 
 
 # --- on one host --------------------------------------------------------------------------------
@@ -98,6 +98,46 @@ def test_an_async_node_finds_others_too() -> None:
             return await first.announce_peer(topic("chess"), 4000)
 
     assert asyncio.run(main()) == 1
+
+
+FORK = """
+import os, socket, stat, sys, time, warnings
+from kadepy import Swarm
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
+
+def hearing():
+    count = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                with socket.socket(fileno=os.dup(int(name))) as sock:
+                    count += sock.getsockname()[1:2] == (19280,)
+        except OSError:
+            pass  # The listing's own.
+    return count
+
+key = bytes.fromhex(sys.argv[1])
+with Swarm(host="127.0.0.1", lan=True, network_key=key) as first:
+    with Swarm(host="127.0.0.1", lan=True, network_key=key) as second:
+        first.find_node(second.id)
+        child = os.fork()
+        if child == 0:
+            print(hearing(), flush=True)
+            os._exit(0)
+        os.waitpid(child, 0)
+        print(hearing())
+print(hearing())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_hears_the_group_is_closed_with_the_node_and_in_a_forked_child(
+    start: Callable[..., Child],
+) -> None:
+    child = start(FORK, secrets.token_bytes(32).hex())
+    assert [child.line(), child.line()] == ["0", "2"]
+    assert child.line() == "0", "after the end of both"
 
 
 def test_it_is_true_or_false() -> None:

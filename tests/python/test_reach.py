@@ -12,6 +12,7 @@ from conftest import Connected
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's namespaces")
 
+
 def test_what_a_host_knows_by_loopback_it_tells_nobody_on_the_lan(connected: Connected) -> None:
     child = connected(
         [["10.77.0.1/24"], ["10.77.0.2/24"]],
