@@ -14,7 +14,7 @@ use crate::dht::beacons::groups;
 use crate::time::Time;
 use crate::wire::message::Endpoint;
 
-/// How often it is looked which interfaces there are. The reactor wakes as often anyway.
+/// The least time between two looks at the interfaces. The reactor wakes as often anyway.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The links of one node.
@@ -36,8 +36,10 @@ struct Ear {
     group: SocketAddr,
     /// The token of its socket.
     token: Token,
-    /// `None` where it could not be made, or was lost.
+    /// `None` where it could not be made.
     socket: Option<Socket>,
+    /// Whether that is of no use any more. It stays open until the next look, which alone closes any.
+    is_lost: bool,
 }
 
 /// What a look at the interfaces has brought.
@@ -66,7 +68,7 @@ impl Lan {
         let ears = reached
             .filter(|group| socket.reaches(group))
             .zip(first_token..)
-            .map(|(group, token)| Ear { group, token: Token(token), socket: None })
+            .map(|(group, token)| Ear { group, token: Token(token), socket: None, is_lost: false })
             .collect();
         Self {
             bound,
@@ -83,12 +85,14 @@ impl Lan {
         self.next_look = Time::ZERO;
     }
 
-    /// Looks which interfaces there are, if it is time to, and hears the groups there. What does not
-    /// work is tried again at the next look.
-    pub fn look(&mut self, now: Time, registry: &Registry) -> Option<Look> {
-        if now < self.next_look {
-            return None;
-        }
+    /// Whether it is time to look.
+    pub fn is_due(&self, now: Time) -> bool {
+        now >= self.next_look
+    }
+
+    /// Looks which interfaces there are, and hears the groups there. A socket that could not be made or
+    /// was lost is made at the next look.
+    pub fn look(&mut self, now: Time, registry: &Registry) -> Look {
         self.next_look = now + LOOK_INTERVAL;
         let new = match interfaces() {
             Ok(all) => self.settle(self.usable(all), registry),
@@ -97,7 +101,7 @@ impl Lan {
                 Vec::new()
             }
         };
-        Some(Look { new, troubles: std::mem::take(&mut self.troubles) })
+        Look { new, troubles: std::mem::take(&mut self.troubles) }
     }
 
     /// Sends a beacon to `group` by each interface.
@@ -113,14 +117,16 @@ impl Lan {
         failed.into_iter().for_each(|(name, error)| self.met(&name, error, false));
     }
 
-    /// Has `receive` take what was heard. A socket that is lost is made anew at the next look.
+    /// Has `receive` take what was heard.
     pub fn hear(&mut self, mut receive: impl FnMut(&Socket) -> Filled) {
-        for at in 0..self.ears.len() {
-            if let Some(Filled::Lost(error)) = self.ears[at].socket.as_ref().map(&mut receive) {
-                self.ears[at].socket = None;
-                self.met("the socket of the group", error, false);
+        let mut lost = None;
+        for ear in self.ears.iter_mut().filter(|ear| !ear.is_lost) {
+            if let Some(Filled::Lost(error)) = ear.socket.as_ref().map(&mut receive) {
+                ear.is_lost = true;
+                lost = Some(error);
             }
         }
+        lost.into_iter().for_each(|error| self.met("the socket of the group", error, false));
     }
 
     /// The file descriptors of the sockets, as [`Socket::descriptor`] gives them.
@@ -134,14 +140,12 @@ impl Lan {
         let new = usable.iter().filter(|one| !self.interfaces.contains(one)).cloned().collect();
         self.interfaces = usable;
         if self.interfaces.is_empty() {
-            self.met(
-                "any interface",
-                io::Error::other("none has a local address of the node"),
-                true,
-            );
+            let error = io::Error::other("none has a local address of the node");
+            self.met("any interface", error, true);
         }
         for at in 0..self.ears.len() {
-            if !is_same || self.ears[at].socket.is_none() {
+            let Ear { socket, is_lost, .. } = &self.ears[at];
+            if !is_same || *is_lost || socket.is_none() {
                 self.open(at, registry);
             }
         }
@@ -164,7 +168,7 @@ impl Lan {
         let links = self.interfaces.iter().filter(|one| one.ip.is_ipv4() == group.is_ipv4());
         let join = |one: &Interface| Some((one.name.clone(), socket.join(group.ip(), one).err()?));
         let failed: Vec<_> = links.filter_map(join).collect();
-        self.ears[at].socket = Some(socket);
+        self.ears[at] = Ear { socket: Some(socket), is_lost: false, ..self.ears[at] };
         failed.into_iter().for_each(|(name, error)| self.met(&name, error, false));
     }
 

@@ -236,9 +236,13 @@ impl Reactor {
         };
         let mut lan = link.lan.lock();
         let links = lan.get_or_insert_with(|| Lan::new(&socket, link.address, GROUPS));
-        let Some(look) = links.look(link.now(), poll.registry()) else {
+        let now = link.now();
+        if !links.is_due(now) {
             return;
-        };
+        }
+        // It may close some, and a fork must not take a number for theirs that is another's by then.
+        link.forget_groups();
+        let look = links.look(now, poll.registry());
         let open = links.descriptors().chain(std::iter::repeat(-1));
         for (place, descriptor) in link.descriptors[1..].iter().zip(open) {
             place.store(descriptor, Ordering::Release);
@@ -367,10 +371,14 @@ impl Link {
     /// Gives the system back what the thread had of it.
     fn release(&self) {
         drop(self.take_socket());
+        self.forget_groups();
         drop(self.lan.lock().take());
-        self.descriptors[1..].iter().for_each(|place| place.store(-1, Ordering::Release));
         let waker = self.waker.lock().take();
         drop(waker);
+    }
+
+    fn forget_groups(&self) {
+        self.descriptors[1..].iter().for_each(|place| place.store(-1, Ordering::Release));
     }
 
     fn take_socket(&self) -> Option<Arc<Socket>> {
