@@ -242,6 +242,36 @@ for host in hosts:
 
 
 @needs_hosts
+def test_a_node_on_every_address_uses_all_interfaces(connected: Connected) -> None:
+    child = connected(
+        [["10.77.0.1/24"], ["10.77.0.2/24"], ["10.78.0.3/24"]],
+        f"""
+# The first host has a second card, which leads to the third host alone.
+run("ip link add other type bridge")
+run("ip link set other up")
+run("ip link set port2 master other")
+pid = hosts[0].process.pid
+run(f"ip link add lan1 netns {{pid}} type veth peer name second")
+run("ip link set second master other up")
+for line in ("link set lan1 addrgenmode none up", "addr add 10.78.0.1/24 dev lan1"):
+    run(f"nsenter --net=/proc/{{pid}}/ns/net ip {{line}}")
+for host, count in zip(hosts, (2, 1, 1)):
+    host.start(f"count = {{count}}" + {HOST!r} + '''
+with Swarm(lan=True, port=9000) as node:
+    wait_until(lambda: len(node.nodes()) == count)
+    print(others(node))
+    sys.stdin.readline()
+''')
+for host in hosts:
+    print(host.line())
+""",
+    )
+    assert child.line() == "[('10.77.0.2', 9000), ('10.78.0.3', 9000)]"
+    assert child.line() == "[('10.77.0.1', 9000)]"
+    assert child.line() == "[('10.78.0.1', 9000)]"
+
+
+@needs_hosts
 def test_a_link_that_comes_later_is_used(connected: Connected) -> None:
     child = connected(
         [["10.77.0.1/24"], ["10.77.0.2/24"]],
