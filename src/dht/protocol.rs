@@ -102,7 +102,7 @@ impl Engine {
             Kind::Ping if via == Via::Group => {
                 self.serve(now, from, &message, len, Purpose::Neighbor, out);
             }
-            _ if via == Via::Group => {}
+            _ if via == Via::Group => self.refuse(Refusal::Unsolicited),
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
                 self.serve(now, from, &message, len, Purpose::Candidate, out);
             }

@@ -248,6 +248,7 @@ fn in_the_group_nothing_but_a_ping_counts() {
     ] {
         assert!(hear(&mut network, local(9), &request(body, 7)).is_empty());
     }
+    assert_eq!(refused(&network, local(1), Refusal::Unsolicited), 6);
     assert_eq!(network.nodes[&local(1)].stats(network.now).records, 0);
     assert_eq!(contacts(&network, local(1)), 0);
 }
