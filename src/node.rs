@@ -35,7 +35,7 @@ use crate::dht::routing::Entry;
 use crate::id::NodeId;
 use crate::net::channel::SocketNews;
 use crate::net::socket::Socket;
-use crate::net::udp_reactor::{Batch, Host, Link, Reactor};
+use crate::net::udp_reactor::{Batch, Host, Link, Look, Reactor};
 use crate::time::Time;
 use crate::utils::random;
 use crate::wire::message::{Contact, Endpoint, Want};
@@ -306,6 +306,17 @@ impl Node {
         }
     }
 
+    /// Looks for other nodes of the network on the links of this host, by multicast, from now on; see
+    /// [`Engine::seek`]. What stands in the way of that is logged.
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn seek(&self) -> Result<(), CommandError> {
+        self.shared.link.seek();
+        self.shared.command(|state, now, _| state.engine.seek(now))
+    }
+
     /// See [`Engine::recall`].
     ///
     /// # Errors
@@ -572,7 +583,13 @@ impl Host for Shared {
         for _ in 0..batch.oversize {
             state.engine.refuse(Refusal::Oversize);
         }
-        batch.work(out, |from, datagram, out| state.engine.receive(now, from, datagram, out));
+        batch.work(out, |from, is_heard, datagram, out| {
+            let engine = &mut state.engine;
+            match is_heard {
+                true => engine.hear(now, from, datagram, out),
+                false => engine.receive(now, from, datagram, out),
+            }
+        });
         state.engine.tick(now, out);
         let (mut deadline, news) = state.end_turn();
         drop(state);
@@ -584,6 +601,18 @@ impl Host for Shared {
             self.tell(news);
         }
         deadline
+    }
+
+    fn looked(&self, look: Look) {
+        for trouble in look.troubles {
+            let level = if trouble.is_grave { Level::Warn } else { Level::Info };
+            self.log(level, &lines::no_neighbors_by(&trouble.what, &trouble.error));
+        }
+        if !look.new.is_empty() {
+            self.log(Level::Debug, &lines::seeks_by(&look.new));
+            // Of a node that is closed meanwhile nothing more is wanted.
+            let _ = self.command(|state, now, _| state.engine.seek(now));
+        }
     }
 
     fn resumed(&self) {
@@ -653,6 +682,9 @@ impl State {
                 Event::Packet { from, packet } => news.packets.push((from, packet)),
                 Event::Joined(contacts) => {
                     news.lines.push((Level::Info, format!("joined; contacts: {contacts}")));
+                }
+                Event::Neighbor(at) => {
+                    news.lines.push((Level::Info, format!("found {at} on the local network")));
                 }
                 Event::Full { topic, max } => {
                     let text = format!(

@@ -117,6 +117,15 @@ class Swarm(BaseSwarm):
             is the id. A file that is no state file, damaged or of a later KadePy gives a
             `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it, and the node
             starts afresh.
+        lan: whether the node finds others of the same network on the same link, such as one Wi-Fi
+            or Ethernet, by multicast. Then it needs no `bootstrap` contact, if another node with
+            ``lan=True`` and the same `network_key` is there. It goes on looking for its whole life,
+            also on interfaces that come later, which costs one packet a minute on each. It uses
+            all interfaces that have a local address, or only that of `host`; nodes on
+            ``"127.0.0.1"`` find each other. In its first second, lookups wait until it knows
+            somebody; after that, a lookup of a node that is alone finds nothing, at once. The
+            logger ``kadepy`` tells which node it found first, at level INFO. A firewall has to let
+            in UDP port 19280 and the node's own port.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``. `logging` may be set up at any
@@ -137,11 +146,21 @@ class Swarm(BaseSwarm):
     1
     [Peer(ip='127.0.0.1', port=4000)]
 
-    A private network:
+    No contact on one link, where two nodes look for each other:
 
     >>> import secrets
-    >>> from kadepy import RequestTimeout
     >>> key = secrets.token_bytes(32)
+    >>> first = Swarm(host="127.0.0.1", lan=True, network_key=key)
+    >>> second = Swarm(host="127.0.0.1", lan=True, network_key=key)
+    >>> with first, second:
+    ...     first.announce_peer(topic("chess"), 4000)
+    ...     second.get_peers(topic("chess"))
+    1
+    [Peer(ip='127.0.0.1', port=4000)]
+
+    A private network:
+
+    >>> from kadepy import RequestTimeout
     >>> member, stranger = Swarm(host="127.0.0.1", network_key=key), Swarm(host="127.0.0.1")
     >>> with member, stranger:
     ...     try:

@@ -3,6 +3,7 @@
 //! The parts do not call each other. They keep state, answer questions and return decisions;
 //! `protocol` asks them and acts.
 
+pub mod beacons;
 mod doubts;
 pub mod guard;
 mod home;

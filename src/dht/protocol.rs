@@ -6,12 +6,14 @@
 //!
 //! An operation begins with a command, in `commands`. Its task (`dht::tasks`) says what it wants, and
 //! `drive` does that until the task is over; [`Engine::poll_event`] gives the outcome. Memberships take
-//! turns in `memberships`. What the node does by itself is in `upkeep`.
+//! turns in `memberships`. What the node does by itself is in `upkeep`, and in `neighbors` what it does
+//! to find others on its links.
 
 mod commands;
 mod drive;
 mod engine;
 mod memberships;
+mod neighbors;
 mod output;
 mod serve;
 mod stats;
@@ -22,7 +24,7 @@ pub use self::engine::Engine;
 pub use self::output::{Event, Outbox, Warning};
 pub use self::stats::{Counters, Refusal, Stats};
 pub use super::operations::Busy;
-use super::requests::{Due, Request};
+use super::requests::{Due, Purpose, Request};
 use super::routing::Admission;
 pub use super::tasks::membership::Membership;
 pub use super::tasks::step::{Obstacle, Outcome, SeedState, Seeds};
@@ -31,16 +33,46 @@ use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint, Kind, Message};
 use crate::wire::native::{self, DecodeError, Lists};
 
+/// What a datagram came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Via {
+    Port,
+    Group,
+}
+
 impl Engine {
-    /// Takes one datagram in; answers go to `out`.
+    /// Takes in one datagram that came to the node's own port; answers go to `out`.
     pub fn receive(&mut self, now: Time, from: Endpoint, datagram: &mut [u8], out: &mut Outbox) {
+        self.take_in(now, from, Via::Port, datagram, out);
+    }
+
+    /// Takes in one datagram that came to one of the [`groups`](super::beacons::groups), where every
+    /// node on the link hears it. A PING from a local address counts like one that came to the port,
+    /// and nothing else does. Of what does not open nobody is warned: other networks speak there too.
+    pub fn hear(&mut self, now: Time, from: Endpoint, datagram: &mut [u8], out: &mut Outbox) {
+        self.take_in(now, from, Via::Group, datagram, out);
+    }
+
+    fn take_in(
+        &mut self,
+        now: Time,
+        from: Endpoint,
+        via: Via,
+        datagram: &mut [u8],
+        out: &mut Outbox,
+    ) {
         let len = datagram.len();
         self.counters.bytes_in += len as u64;
         if len > native::MAX_READ {
             return self.refuse(Refusal::Oversize);
         }
+        if via == Via::Group && !from.is_local() {
+            return self.refuse(Refusal::Source);
+        }
         let Some(packet) = self.seal.open(datagram) else {
-            self.warn(now, Warning::Unopened(from));
+            if via == Via::Port {
+                self.warn(now, Warning::Unopened(from));
+            }
             return self.refuse(Refusal::Unopened);
         };
         let mut lists = Lists::of(&from);
@@ -48,6 +80,9 @@ impl Engine {
             Ok(message) => message,
             Err(error) => return self.refuse(error.into()),
         };
+        if via == Via::Group && self.is_own_beacon(&message) {
+            return;
+        }
         self.counters.packets_in[message.body.kind() as usize] += 1;
         if self.is_observed {
             self.events.push_back(Event::Packet { from, packet: (&*packet).into() });
@@ -64,8 +99,12 @@ impl Engine {
         }
         self.last_arrival = now;
         match message.body.kind() {
+            Kind::Ping if via == Via::Group => {
+                self.serve(now, from, &message, len, Purpose::Neighbor, out);
+            }
+            _ if via == Via::Group => self.refuse(Refusal::Unsolicited),
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
-                self.serve(now, from, &message, len, out);
+                self.serve(now, from, &message, len, Purpose::Candidate, out);
             }
             Kind::Pong | Kind::FoundNodes | Kind::Peers | Kind::Announced | Kind::Error => {
                 self.take_reply(now, from, &message, out);
@@ -87,6 +126,7 @@ impl Engine {
         }
         self.end_overdue(now);
         self.ask_candidates(now, out);
+        self.send_beacons(now, out);
         self.join_if_due(now, out);
         self.check_seeds(now, out);
         self.start_rounds(now, out);
@@ -116,6 +156,7 @@ impl Engine {
             self.next_seed_check(),
             self.must_release().then_some(Time::ZERO),
             self.next_round(),
+            self.next_beacon(),
             self.next_refresh(),
             self.next_watch(),
             self.next_sweep_at(),
@@ -165,6 +206,9 @@ impl Engine {
     }
 
     fn take_reply(&mut self, now: Time, from: Endpoint, reply: &Message<'_>, out: &mut Outbox) {
+        if self.answers_beacon(&from, reply) {
+            return self.consider(now, from, reply, usize::MAX, Purpose::Neighbor, out);
+        }
         let trusts_legacy = self.trusts_legacy(&from);
         let Some((request, round_trip)) = self.requests.answer(now, from, reply, trusts_legacy)
         else {
@@ -182,8 +226,12 @@ impl Engine {
         }
         if !trailer.read_only {
             let contact = Contact { id: reply.sender, endpoint: from };
+            let was_alone = self.table.is_empty();
             match self.table.answered(now, contact, round_trip) {
-                Admission::Listed => self.doubts.settle(&contact.id),
+                Admission::Listed => {
+                    self.doubts.settle(&contact.id);
+                    self.welcome(now, &request, was_alone);
+                }
                 Admission::Waiting => {}
                 Admission::AskFirst(listed) => {
                     if listed.id == contact.id {

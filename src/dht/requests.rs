@@ -81,6 +81,8 @@ pub enum Purpose {
     Op(OpId),
     /// To learn whether a sender of requests is there, before it is listed.
     Candidate,
+    /// The same of a node on the link that was heard in the group, or that answers a beacon.
+    Neighbor,
     /// To learn whether a listed contact is still there, before another takes its place.
     Check,
     /// Fire and forget.

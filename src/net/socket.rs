@@ -1,6 +1,7 @@
 //! One UDP socket, and all that differs between systems: options, error codes, and how a datagram
 //! leaves from the address of this host that a caller wants.
 
+mod group;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
@@ -14,6 +15,7 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Type};
 
+pub use self::group::{Interface, interfaces};
 #[cfg(unix)]
 use self::unix::Messages;
 #[cfg(windows)]

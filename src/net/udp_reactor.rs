@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,24 +13,30 @@ use arrayvec::ArrayVec;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
+pub use super::batch::Batch;
+use super::batch::Filled;
 use super::channel::{self, Channel, Channels, Rebinding, SocketNews};
 use super::clock::Clock;
-use super::socket::{Local, Remedy, Socket, lacks_room, remedy};
+use super::lan::Lan;
+pub use super::lan::Look;
+use super::socket::{Remedy, Socket, lacks_room, remedy};
+use crate::dht::beacons::{GROUP_PORT, groups};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
 use crate::wire::message::{Endpoint, Want};
-use crate::wire::native::MAX_READ;
 
-/// Datagrams taken from the socket before the host gets them: enough to share one lock among many,
-/// few enough that an answer does not wait for them.
+/// Datagrams taken from the sockets before the host gets them: enough to share one lock among many,
+/// few enough that an answer does not wait for them. Each socket has its share, so that no flood on one
+/// keeps another waiting.
 const BATCH: usize = 32;
-/// One byte more than is read, so that a longer datagram is known to be one.
-const BUFFER_LEN: usize = MAX_READ + 1;
+const HEARD: usize = 8;
 /// The wait after the system has failed to wait, which would repeat itself at once.
 const POLL_PAUSE: Duration = Duration::from_millis(100);
 
-/// No channel's token.
-const WAKER: Token = Token(usize::MAX - 1);
+/// The channels' tokens are their indexes.
+const WAKER: Token = Token(2);
+/// The first of those that hear the groups.
+const GROUPS: usize = 3;
 
 /// The longest that the thread waits at once. The system's wait stands still in a suspend: what was
 /// left of it is still left when the machine wakes.
@@ -45,6 +51,9 @@ pub trait Host: Send + Sync + 'static {
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
 
+    /// The links were looked at, for the first time or because it was time to; something is new there.
+    fn looked(&self, look: Look);
+
     /// The machine was suspended, or the process stopped, and goes on.
     fn resumed(&self);
 
@@ -55,55 +64,16 @@ pub trait Host: Send + Sync + 'static {
     fn ended(&self, panicked: bool);
 }
 
-/// Datagrams as received, and what of an outbox answers them.
-#[derive(Default)]
-pub struct Batch {
-    /// At most twice as many as were ever needed at once: few for an idle node.
-    buffers: Vec<[u8; BUFFER_LEN]>,
-    received: Vec<Received>,
-    /// Datagrams too long for the buffer, where the system does not deliver them cut.
-    pub oversize: usize,
-}
-
-struct Received {
-    from: Endpoint,
-    len: usize,
-    /// Where it came to, on a socket on which the kernel might answer from elsewhere.
-    local: Option<Local>,
-    /// How many datagrams the outbox held once this one had been worked on.
-    out_len: usize,
-}
-
-impl Batch {
-    /// Has `take` work on each datagram, and notes what it puts into `out`.
-    pub fn work(
-        &mut self,
-        out: &mut Outbox,
-        mut take: impl FnMut(Endpoint, &mut [u8], &mut Outbox),
-    ) {
-        for (received, buffer) in self.received.iter_mut().zip(&mut self.buffers) {
-            take(received.from, &mut buffer[..received.len], out);
-            received.out_len = out.len();
-        }
-    }
-
-    /// For each datagram in `out`, in order: where it leaves from, if the kernel is not to choose.
-    ///
-    /// That is so for what a received datagram causes at once to be sent back to its source. A peer
-    /// takes an answer only from the address that it asked, and a firewall on the way lets no other
-    /// one in.
-    fn locals(&self, out: &Outbox) -> impl Iterator<Item = Option<Local>> {
-        let mut causes = self.received.iter().peekable();
-        out.iter().enumerate().map(move |(i, (to, _))| {
-            while causes.next_if(|cause| cause.out_len <= i).is_some() {}
-            causes.peek().filter(|cause| cause.from == to).and_then(|cause| cause.local)
-        })
-    }
-}
-
 /// What a running reactor shares with the threads that use it.
 pub struct Link {
     channels: Channels,
+    /// The descriptors of the sockets that hear the groups, or -1: for a forked child, in which a lock
+    /// may be held for ever.
+    group_descriptors: [AtomicI32; 2],
+    /// Whether the node looks for others on its links.
+    seeks: AtomicBool,
+    /// Those links, once it does; for the thread alone.
+    lan: Mutex<Option<Lan>>,
     /// `None` after the end.
     waker: Mutex<Option<Arc<Waker>>>,
     clock: Clock,
@@ -129,6 +99,9 @@ impl Reactor {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let link = Link {
             channels: channel::bind(address, receive_buffer, poll.registry())?,
+            group_descriptors: [-1, -1].map(AtomicI32::new),
+            seeks: AtomicBool::new(false),
+            lan: Mutex::new(None),
             waker: Mutex::new(Some(Arc::new(waker))),
             clock: Clock::start(),
             is_closing: AtomicBool::new(false),
@@ -168,6 +141,7 @@ impl Reactor {
             link.channels.iter().map(|_| Rebinding::default()).collect();
 
         while !link.is_closing.load(Ordering::Acquire) {
+            self.look(host);
             let is_full = self.receive(&mut batch, &mut rebindings);
             let deadline = host.turn(&mut batch, &mut out);
             out.clear();
@@ -193,65 +167,67 @@ impl Reactor {
                 }
             }
             if link.now() - wake_at > OVERSLEPT_MIN {
+                link.lan.lock().iter_mut().for_each(Lan::hurry);
                 host.resumed();
             }
         }
     }
 
-    /// Receives until there is nothing more or the batch is full; whether it is full.
+    /// Receives until there is nothing more or a socket's share is full; whether one is.
     fn receive(&self, batch: &mut Batch, rebindings: &mut [Rebinding]) -> bool {
-        batch.received.clear();
-        batch.oversize = 0;
-        let channels = &self.link.channels;
+        let Self { link, .. } = self;
+        batch.clear();
+        let share = BATCH / link.channels.len();
         let mut is_full = false;
-        for (channel, rebinding) in channels.iter().zip(rebindings) {
-            let before = batch.received.len();
-            is_full |= self.receive_from(channel, batch, BATCH / channels.len());
-            if batch.received.len() > before {
+        for (channel, rebinding) in link.channels.iter().zip(rebindings) {
+            let Some(socket) = channel.socket() else {
+                continue;
+            };
+            let before = batch.received();
+            match batch.fill(&socket, false, share, &link.receive_failures) {
+                Filled::Empty => {}
+                Filled::Full => is_full = true,
+                Filled::Lost(_) => {
+                    channel.report_lost(&socket);
+                }
+            }
+            if batch.received() > before {
                 rebinding.works();
             }
+        }
+        if link.seeks.load(Ordering::Acquire)
+            && let Some(lan) = &mut *link.lan.lock()
+        {
+            lan.hear(|socket| {
+                let filled = batch.fill(socket, true, HEARD, &link.receive_failures);
+                is_full |= matches!(filled, Filled::Full);
+                filled
+            });
         }
         is_full
     }
 
-    /// Receives at most `max` datagrams of one channel; whether there may be more.
-    fn receive_from(&self, channel: &Channel, batch: &mut Batch, max: usize) -> bool {
-        let Some(socket) = channel.socket() else {
-            return false;
-        };
-        let mut errors = 0;
-        // Errors come out of the same budget, so that no storm of them keeps us here.
-        let mut left = max;
-        while left > 0 {
-            let Batch { buffers, received, .. } = batch;
-            let start = received.len();
-            if buffers.len() == start {
-                buffers.resize((2 * start).clamp(1, BATCH), [0; BUFFER_LEN]);
-            }
-            let end = buffers.len().min(start + left);
-            let result = socket.receive(&mut buffers[start..end], |len, from, local| {
-                received.push(Received { from: from.into(), len, local, out_len: 0 });
-            });
-            left -= (received.len() - start).max(1);
-            match result {
-                Ok(()) => {}
-                Err(error) => match remedy(&error) {
-                    Remedy::Wait => return false,
-                    Remedy::Retry | Remedy::Ignore => {}
-                    Remedy::Oversize => batch.oversize += 1,
-                    Remedy::Count => {
-                        self.link.receive_failures.fetch_add(1, Ordering::Relaxed);
-                        errors += 1;
-                    }
-                    Remedy::Rebind => {
-                        channel.report_lost(&socket);
-                        return false;
-                    }
-                },
-            }
+    /// Looks at the links, if the node looks for others there and it is time to.
+    fn look(&self, host: &impl Host) {
+        let Self { link, poll } = self;
+        if !link.seeks.load(Ordering::Acquire) {
+            return;
         }
-        // One that gives nothing but errors would do so at once for ever.
-        errors < max || !channel.report_lost(&socket)
+        let mut lan = link.lan.lock();
+        let links = lan.get_or_insert_with(|| Lan::new(link.families(), link.address(), GROUPS));
+        let now = link.now();
+        if !links.is_due(now) {
+            return;
+        }
+        // It may close some, and a fork must not take a number for theirs that is another's by then.
+        link.forget_groups();
+        let look = links.look(now, poll.registry());
+        let open = links.descriptors().chain(std::iter::repeat(-1));
+        for (place, descriptor) in link.group_descriptors.iter().zip(open) {
+            place.store(descriptor, Ordering::Release);
+        }
+        drop(lan);
+        host.looked(look);
     }
 }
 
@@ -293,6 +269,10 @@ impl Link {
                 self.send_failures.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
+            if is_group(&to) && self.seeks.load(Ordering::Acquire) {
+                self.send_beacon(socket, to.into(), datagram);
+                continue;
+            }
             while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
@@ -310,6 +290,12 @@ impl Link {
             }
         }
         refused
+    }
+
+    /// Has the thread look at the links from its next turn on, and send by each of them what goes to a
+    /// group.
+    pub fn seek(&self) {
+        self.seeks.store(true, Ordering::Release);
     }
 
     /// Makes the thread take its next turn now.
@@ -333,13 +319,32 @@ impl Link {
     /// The sockets' file descriptors, where a fork copies them and while there are such. It takes no
     /// lock.
     pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        self.channels.iter().filter_map(Channel::descriptor)
+        let groups = self.group_descriptors.iter().map(|place| place.load(Ordering::Acquire));
+        let groups = groups.filter(|&descriptor| descriptor >= 0);
+        self.channels.iter().filter_map(Channel::descriptor).chain(groups)
+    }
+
+    /// Sends a beacon by each link. Where that fails the next look tells of it, and the socket is none
+    /// the worse.
+    fn send_beacon(&self, socket: &Socket, group: SocketAddr, datagram: &[u8]) {
+        if let Some(lan) = &mut *self.lan.lock() {
+            lan.send(socket, group, datagram);
+        }
     }
 
     /// Gives the system back what the thread had of it.
     fn release(&self) {
         self.channels.iter().for_each(Channel::release);
+        self.forget_groups();
+        drop(self.lan.lock().take());
         let waker = self.waker.lock().take();
         drop(waker);
     }
+    fn forget_groups(&self) {
+        self.group_descriptors.iter().for_each(|place| place.store(-1, Ordering::Release));
+    }
+}
+
+fn is_group(to: &Endpoint) -> bool {
+    to.port() == GROUP_PORT && groups().contains(to)
 }

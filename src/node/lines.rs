@@ -1,5 +1,6 @@
 //! What a node has to say about itself, as lines for a log.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use log::Level;
 
 use super::{Node, Shared, reasons};
 use crate::dht::protocol::{SeedState, Seeds, Warning};
+use crate::net::socket::Interface;
 use crate::wire::message::Endpoint;
 
 /// A line for a log.
@@ -41,6 +43,17 @@ pub(super) fn alone(seeds: &Seeds, wait: Duration, bound: IpAddr) -> String {
     };
     let contacts: Vec<String> = seeds.iter().map(contact).collect();
     format!("no bootstrap contact answers: {}; next try in {wait:?}", contacts.join(", "))
+}
+
+/// What to say of links that are new to a node that looks for others there.
+pub(super) fn seeks_by(new: &[Interface]) -> String {
+    let names: Vec<String> = new.iter().map(|one| format!("{} ({})", one.name, one.ip)).collect();
+    format!("looking for nodes on the local network by {}", names.join(", "))
+}
+
+/// What to say of what keeps a node from finding others on its links.
+pub(super) fn no_neighbors_by(what: &str, error: &io::Error) -> String {
+    format!("cannot look for nodes on the local network by {what}: {error}")
 }
 
 /// What to say of something that may be wrong.

@@ -26,7 +26,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, config, is_default))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, lan, config, is_default))]
     #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
@@ -37,6 +37,7 @@ impl PyNode {
         network_key: &Bound<'_, PyAny>,
         cipher: &Bound<'_, PyAny>,
         state_path: &Bound<'_, PyAny>,
+        lan: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
         is_default: bool,
     ) -> PyResult<Self> {
@@ -47,6 +48,7 @@ impl PyNode {
         let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
         let network = keys::network(network_key, cipher)?;
+        let lan = convert::boolean("lan", lan)?;
         let state_path = convert::path("state_path", state_path)?;
         let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
         let id = id.or_else(|| state_file.as_ref()?.id());
@@ -55,6 +57,9 @@ impl PyNode {
         let address = (address, former_port);
         let handle = Handle::start(py, address, id, &network, config, is_default)?;
         let recalled = state_file.map(|file| file.hand_to(py, &handle.node)).transpose()?;
+        if lan {
+            detached(py, || handle.node.seek())?;
+        }
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&handle.node, &targets))?;
         }

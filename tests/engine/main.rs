@@ -1,5 +1,6 @@
 //! Whole engines on virtual time: networks of them, and one among peers that a script plays.
 
+mod beacons;
 mod families;
 mod many_peers;
 mod memberships;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
+use kadepy::dht::beacons::groups;
 use kadepy::dht::protocol::{Engine, Event, Outbox, Outcome};
 use kadepy::dht::requests::OpId;
 use kadepy::wire::seal;
@@ -32,8 +33,8 @@ pub fn local(index: u8) -> Endpoint {
     Endpoint::new([192, 168, 0, index], 4_000)
 }
 
-/// When it arrives, its serial number, from where, to where, and its bytes.
-type Datagram = (Time, u64, Endpoint, Endpoint, Vec<u8>);
+/// When it arrives, its serial number, from where, to where, whether as one of a group, and its bytes.
+type Datagram = (Time, u64, Endpoint, Endpoint, bool, Vec<u8>);
 
 /// Any number of engines, and the datagrams between them.
 pub struct Network {
@@ -45,6 +46,8 @@ pub struct Network {
     pub others: BTreeMap<Endpoint, Endpoint>,
     /// The share of datagrams that are lost.
     pub loss: f64,
+    /// The nodes of one link that look for each other, see [`Network::seek`].
+    pub link: Vec<Endpoint>,
     /// Nodes that neither send nor receive.
     pub dead: Vec<Endpoint>,
     /// How many datagrams to one node may be under way before more are lost, as in a receive buffer
@@ -71,6 +74,7 @@ impl Network {
             events: BTreeMap::new(),
             others: BTreeMap::new(),
             loss: 0.0,
+            link: Vec::new(),
             dead: Vec::new(),
             buffer: usize::MAX,
             overflowed: 0,
@@ -110,6 +114,12 @@ impl Network {
     pub fn enter(&mut self, at: Endpoint, network: &seal::Network) {
         let start = self.random();
         self.command(at, |engine, now, _| engine.enter(now, network, start));
+    }
+
+    /// Has a node look for others on the one link that there is.
+    pub fn seek(&mut self, at: Endpoint) {
+        self.link.push(at);
+        self.command(at, |engine, now, _| engine.seek(now));
     }
 
     /// Runs a command on a node.
@@ -169,15 +179,16 @@ impl Network {
             }
             self.now = self.now.max(next);
             if arrival == Some(next) {
-                let Reverse((_, _, from, to, mut datagram)) =
+                let Reverse((_, _, from, to, is_heard, mut datagram)) =
                     self.flying.pop().expect("one was peeked at");
                 *self.flying_to.entry(to).or_default() -= 1;
                 let is_other = |&(_, other): &(&Endpoint, &Endpoint)| *other == to;
                 let to = self.others.iter().find(is_other).map_or(to, |(at, _)| *at);
                 if !self.dead.contains(&to) && self.nodes.contains_key(&to) {
                     let now = self.now;
-                    self.command(to, |engine, _, out| {
-                        engine.receive(now, from, &mut datagram, out)
+                    self.command(to, |engine, _, out| match is_heard {
+                        true => engine.hear(now, from, &mut datagram, out),
+                        false => engine.receive(now, from, &mut datagram, out),
                     });
                 }
             } else if let Some((_, endpoint)) = deadline {
@@ -242,26 +253,35 @@ impl Network {
             if self.records {
                 self.sent.push((from, to, datagram.to_vec()));
             }
-            if self.dead.contains(&at) || self.chance() < self.loss {
+            if self.dead.contains(&at) {
                 continue;
             }
-            let in_buffer = self.flying_to.entry(to).or_default();
-            if *in_buffer >= self.buffer {
-                self.overflowed += 1;
-                continue;
+            match groups().contains(&to) {
+                // It comes back to its sender's host too.
+                true => {
+                    self.link.clone().into_iter().for_each(|to| self.post(from, to, true, datagram))
+                }
+                false => self.post(from, to, false, datagram),
             }
-            *in_buffer += 1;
-            let near = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
-            let latency = self.latency.unwrap_or(near);
-            self.serial += 1;
-            self.flying.push(Reverse((
-                self.now + latency,
-                self.serial,
-                from,
-                to,
-                datagram.to_vec(),
-            )));
         }
+    }
+
+    /// Puts a datagram on its way.
+    fn post(&mut self, from: Endpoint, to: Endpoint, is_heard: bool, datagram: &[u8]) {
+        if self.chance() < self.loss {
+            return;
+        }
+        let in_buffer = self.flying_to.entry(to).or_default();
+        if *in_buffer >= self.buffer {
+            self.overflowed += 1;
+            return;
+        }
+        *in_buffer += 1;
+        let near = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
+        let arrival = self.now + self.latency.unwrap_or(near);
+        self.serial += 1;
+        let letter = (arrival, self.serial, from, to, is_heard, datagram.to_vec());
+        self.flying.push(Reverse(letter));
     }
 
     fn chance(&mut self) -> f64 {

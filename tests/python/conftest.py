@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import pytest
 
 import wire
+from hosts import NETWORK
 from kadepy import Stats, Swarm
 from wire import Packet, Tag, Type
 
@@ -233,6 +234,9 @@ class Child:
         self._lines.put(None)
 
 
+Connected = Callable[[list[list[str]], str], Child]
+
+
 class Run(Protocol):
     """Runs a coroutine function in a loop of its own."""
 
@@ -397,3 +401,16 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Child]]:
     yield make
     for child in made:
         child.close()
+
+
+@pytest.fixture
+def connected(start: Callable[..., Child]) -> Connected:
+    """Runs a script that has `hosts` with these addresses, on one switch."""
+
+    def begin(addresses: list[list[str]], script: str) -> Child:
+        child = start(f"HOSTS = {addresses!r}\n{NETWORK}{script}")
+        if (line := child.line()) != "ready":
+            pytest.skip(line)
+        return child
+
+    return begin

@@ -321,6 +321,7 @@ impl Engine {
     /// comes by itself.
     pub fn resumed(&mut self, now: Time, out: &mut Outbox) {
         self.home.resumed(now);
+        self.seek_again(now);
         self.renew_memberships(now);
         let listed: Vec<Contact> = self.table.entries().map(|entry| entry.contact).collect();
         for contact in listed {
@@ -363,6 +364,7 @@ impl Engine {
             self.own = Own::default();
             self.boot = boot_number(&mut self.rng);
             self.restart_memberships(now);
+            self.seek_again(now);
         }
     }
 

@@ -231,6 +231,7 @@ impl Engine {
             Some(Outcome::Joined { seeds, .. }) if self.home.check == Some(op) => {
                 self.seeds_checked(now, &seeds);
             }
+            Some(_) if self.met_neighbors(op) => {}
             Some(_) if self.refreshing == Some(op) => self.refreshing = None,
             Some(outcome) => self.events.push_back(Event::Done { op, outcome }),
             None => {}

@@ -11,6 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use super::output::{Event, Outbox, Warning};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
+use crate::dht::beacons::Beacons;
 use crate::dht::doubts::Doubts;
 use crate::dht::guard::Guard;
 use crate::dht::home::Home;
@@ -82,6 +83,8 @@ pub struct Engine {
     pub(super) stirred: BTreeSet<Turn>,
     pub(super) pace: Pace,
     pub(super) home: Home,
+    /// Where it looks for other nodes on its links.
+    pub(super) beacons: Option<Box<Beacons>>,
     pub(super) rounds: Rounds,
     /// The refresh of a bucket that is under way: one at a time.
     pub(super) refreshing: Option<OpId>,
@@ -132,6 +135,7 @@ impl Engine {
             operations: Operations::default(),
             stirred: BTreeSet::new(),
             home: Home::default(),
+            beacons: None,
             rounds: Rounds::default(),
             refreshing: None,
             next_greeting: now,

@@ -106,8 +106,10 @@ pub enum Event {
         /// Its bytes, opened.
         packet: Box<[u8]>,
     },
-    /// The node has joined through its home contacts and lists so many contacts.
+    /// The node has joined through its home contacts or a neighbor and lists so many contacts.
     Joined(usize),
+    /// A node on the link was found by a beacon: the first one, or the first after a time alone.
+    Neighbor(Endpoint),
     /// Something that its owner may want to put right; of each kind, once a minute at most.
     Warning(Warning),
     /// Some of the contacts that the node was made with are silent, while others are known.

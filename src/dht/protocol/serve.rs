@@ -20,18 +20,19 @@ const PEERS_MAX: usize = 128;
 const PROBE_LEN: usize = 47;
 
 impl Engine {
-    /// Serves a request of `len` bytes, and considers who sent it.
+    /// Serves a request of `len` bytes, and considers who sent it as what it is to be listed for.
     pub(super) fn serve(
         &mut self,
         now: Time,
         from: Endpoint,
         request: &Message<'_>,
         len: usize,
+        purpose: Purpose,
         out: &mut Outbox,
     ) {
         let allowance = self.guard.allowance(&from, len);
         if let Some(used) = self.answer(now, from, request, allowance, out) {
-            self.consider(now, from, request, allowance - used, out);
+            self.consider(now, from, request, allowance - used, purpose, out);
         }
     }
 
@@ -150,17 +151,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the sender of a request a candidate for the table, where what is left of the
-    /// allowance pays for asking it.
+    /// Makes the sender of a request, or of the answer to a beacon, a candidate for the table, where
+    /// what is left of the allowance pays for asking it.
     ///
     /// A local one is asked at once, for it cannot be a stranger whose address somebody else wrote
     /// into the packet; so the nodes of one machine know each other as soon as they have met.
-    fn consider(
+    pub(super) fn consider(
         &mut self,
         now: Time,
         from: Endpoint,
         request: &Message<'_>,
         allowance_left: usize,
+        purpose: Purpose,
         out: &mut Outbox,
     ) {
         if allowance_left < PROBE_LEN + self.seal.overhead() {
@@ -189,7 +191,7 @@ impl Engine {
         let is_taken = if from.is_local() {
             // Half of the room for requests is kept for what callers want.
             let has_room = self.requests.len() < self.config.open_requests / 2;
-            has_room && self.greet(now, candidate, Purpose::Candidate, out)
+            has_room && self.greet(now, candidate, purpose, out)
         } else {
             self.guard.candidates().push(candidate)
         };

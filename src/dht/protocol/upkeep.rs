@@ -30,11 +30,14 @@ const SWEEP_SHARE: usize = 180;
 
 /// Home.
 impl Engine {
-    /// Whether lookups wait because nobody is known yet and a join is to change that.
+    /// Whether lookups wait because nobody is known yet and a join, or a beacon, is to change that.
     pub(super) fn is_joining(&self) -> bool {
         let home = &self.home;
         self.table.is_empty()
-            && (home.expects_more || home.others().next().is_some() || self.has_recalled())
+            && (home.expects_more
+                || home.others().next().is_some()
+                || self.has_recalled()
+                || self.is_searching())
     }
 
     /// Whether there are contacts of an earlier run to ask.
