@@ -77,7 +77,7 @@ pub enum Admission {
 /// only give work to whoever makes up ids near ours.
 const BUCKETS_MAX: usize = 48;
 /// A contact heard from so lately is not asked whether it is still there.
-pub const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_secs(60);
 /// So many questions in a row a contact may leave unanswered while nobody waits for its place.
 const FAILURES_MAX: u8 = 2;
 /// Contacts remembered after they were dropped, for a network that comes back: limits for count
