@@ -128,13 +128,14 @@ impl Announce {
     }
 
     /// How far from the topic, in the leading bits of the distance, a node belongs among the storers:
-    /// any does while they are fewer than k.
-    pub(super) fn reach(&self, k: usize) -> u64 {
+    /// any does while they are fewer than it looks for.
+    pub(super) fn reach(&self) -> u64 {
         let storers = self.storers.as_deref().unwrap_or_default();
         let topic = self.walk.lookup.target();
+        let count = self.walk.lookup.count();
         let distances =
             storers.iter().map(|storer| topic.distance(&storer.contact.id).leading_word());
-        distances.max().filter(|_| storers.len() >= k).unwrap_or(u64::MAX)
+        distances.max().filter(|_| storers.len() >= count).unwrap_or(u64::MAX)
     }
 
     /// Whether any node stores it, as far as can be known.
