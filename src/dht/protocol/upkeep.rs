@@ -174,8 +174,13 @@ impl Engine {
     pub(super) fn expired(&mut self, now: Time, request: &Request, out: &mut Outbox) {
         self.counters.timeouts += 1;
         self.expire(request);
+        // Between two rounds a membership waits for no answer.
+        let is_over = |op| match self.operations.get(op) {
+            Some(Task::Membership(task)) => task.round.is_none(),
+            task => task.is_none(),
+        };
         if let Purpose::Op(op) = request.purpose
-            && self.operations.get(op).is_none()
+            && is_over(op)
         {
             self.requests.end(op);
         }
