@@ -267,17 +267,32 @@ fn all_but_a_seed_start_anew_together_on_the_open_internet() {
     everywhere(10, public_address, all_but_a_seed);
 }
 
-/// At their former ports, nobody has to know the one that has stayed: it finds them.
+/// All but the last, which is no contact that the others are made with. At their former ports it finds
+/// them.
+fn all_but_a_stranger(fleet: &mut Fleet, keeps: Keeps) -> String {
+    let size = fleet.nodes.len();
+    if !keeps.port || size <= SEEDS + 1 {
+        return all_but_a_seed(fleet, keeps);
+    }
+    fleet.restart(&(0..size - 1).collect::<Vec<usize>>(), keeps, SECOND);
+    "all but one that nobody knows".into()
+}
+
 #[test]
 fn one_that_nobody_knows_any_more_finds_those_that_have_started_anew() {
-    everywhere(11, local, |fleet, keeps| {
-        let most: Vec<usize> = match fleet.nodes.len() {
-            // The last is no seed of the others.
-            size if keeps.port && size > SEEDS + 1 => (0..size - 1).collect(),
-            size => (1..size).collect(),
-        };
-        fleet.restart(&most, keeps, SECOND);
-        "all but one that is no seed".into()
+    everywhere(11, local, all_but_a_stranger);
+}
+
+#[test]
+fn one_that_nobody_knows_any_more_finds_the_others_on_the_open_internet() {
+    everywhere(12, public_address, all_but_a_stranger);
+}
+
+#[test]
+fn all_but_a_seed_start_anew_together_under_loss() {
+    everywhere(13, public_address, |fleet, keeps| {
+        fleet.network.loss = 0.05;
+        all_but_a_seed(fleet, keeps)
     });
 }
 
