@@ -66,6 +66,16 @@ fn at_most_alpha_queries_are_under_way() {
 }
 
 #[test]
+fn one_that_is_widened_asks_half_of_so_many_at_once_and_gives_all_of_them() {
+    let mut lookup = lookup(&small(2, 1), 1..=9);
+    lookup.widen(8);
+    assert_eq!(queries(&mut lookup), [1, 2, 3, 4].map(first));
+    (1..=8).for_each(|n| answer(&mut lookup, n));
+    assert!(lookup.is_done());
+    assert_eq!(closest(&lookup), [1, 2, 3, 4, 5, 6, 7, 8].map(contact));
+}
+
+#[test]
 fn the_nearest_is_asked_first() {
     let mut lookup = lookup(&small(20, 1), [7, 3, 9]);
     assert_eq!(queries(&mut lookup), [first(3)]);

@@ -342,6 +342,17 @@ fn thin_buckets_have_room_and_lie_before_the_nearest_contact() {
     assert_eq!(table.thin_buckets(), [2]);
 }
 
+/// A walk to the own id ends at the k nearest, which may be all that the table lists.
+#[test]
+fn a_full_last_bucket_is_split_to_find_the_rest_of_its_far_half() {
+    let mut table = table();
+    let (far, near) = (0..K - 2, K - 2..K);
+    fill(&mut table, Time::ZERO, far.map(|n| contact(0, n)).chain(near.map(|n| contact(1, n))));
+    assert_eq!(table.thin_buckets(), [0]);
+    table.check_invariants();
+    assert_eq!(table.len(), usize::from(K));
+}
+
 // Whatever happens
 
 /// Ids all over the space, and ids close to the own one and to each other.

@@ -107,6 +107,16 @@ fn colluders_fool_lookups_and_never_tables() {
     withstand(60, Conduct::Collude, 0.2, 30, 0.9);
 }
 
+/// Colluders answer under ids made for each target, next to which nobody honest is. A lookup that took
+/// an answer under another id than it asked would have them for all of its nearest.
+#[test]
+fn colluders_among_five_hundred_answer_for_nobody_but_themselves() {
+    let mut sim = attacked(500, seed(6), Conduct::Collude, 0.2);
+    let figures = Figures::measure(&mut sim, 40, 10 * SECOND);
+    println!("{figures}");
+    assert!(figures.success >= 0.85, "{figures}");
+}
+
 #[test]
 fn forged_answers_enter_no_table_and_spoil_no_lookup() {
     withstand(40, Conduct::Forge, 0.1, 20, 1.0);

@@ -95,6 +95,18 @@ impl Lookup {
         }
     }
 
+    /// Has it look for so many nearest contacts instead of k. Where all are asked in any case, no
+    /// answer says whom to ask next, so half of them are asked at once and dead ones cost little time.
+    pub fn widen(&mut self, count: usize) {
+        self.k = count;
+        self.alpha = self.alpha.max(count / 2);
+    }
+
+    /// How many nearest contacts it looks for.
+    pub fn count(&self) -> usize {
+        self.k
+    }
+
     /// The id that is looked for.
     pub fn target(&self) -> NodeId {
         self.target

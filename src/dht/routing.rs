@@ -77,7 +77,7 @@ pub enum Admission {
 /// only give work to whoever makes up ids near ours.
 const BUCKETS_MAX: usize = 48;
 /// A contact heard from so lately is not asked whether it is still there.
-pub const FRESH: Duration = Duration::from_secs(60);
+const FRESH: Duration = Duration::from_secs(60);
 /// So many questions in a row a contact may leave unanswered while nobody waits for its place.
 const FAILURES_MAX: u8 = 2;
 /// Contacts remembered after they were dropped, for a network that comes back: limits for count
@@ -281,8 +281,13 @@ impl Table {
     }
 
     /// The buckets that have room and lie farther away than the nearest contact: what a node that
-    /// has just joined refreshes.
-    pub fn thin_buckets(&self) -> Vec<usize> {
+    /// has just joined refreshes. A full last bucket is split for that, because a walk to the own id
+    /// ends at the k nearest and may have passed by the far half of its range.
+    pub fn thin_buckets(&mut self) -> Vec<usize> {
+        let last = self.buckets.len() - 1;
+        if self.buckets[last].contacts.len() == self.k && self.can_split(last) {
+            self.split();
+        }
         let nearest = self.buckets.iter().rposition(|bucket| !bucket.contacts.is_empty());
         (0..nearest.unwrap_or(0))
             .filter(|&index| self.buckets[index].contacts.len() < self.k)

@@ -129,8 +129,8 @@ impl Tables {
 
     /// By how many bits those ids agree with the own one in whose range a table has room for more, and
     /// yet knows nearer contacts: what a node that has just joined refreshes.
-    pub(super) fn thin_ranges(&self) -> Vec<usize> {
-        let mut thin: Vec<usize> = self.families.iter().flat_map(Table::thin_buckets).collect();
+    pub(super) fn thin_ranges(&mut self) -> Vec<usize> {
+        let mut thin: Vec<usize> = self.families.iter_mut().flat_map(Table::thin_buckets).collect();
         thin.sort_unstable();
         thin.dedup();
         thin

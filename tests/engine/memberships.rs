@@ -333,6 +333,48 @@ fn whoever_comes_into_a_small_network_gets_its_topics_at_once() {
 }
 
 #[test]
+fn a_topic_is_announced_to_all_of_a_small_network_and_else_to_the_k_nearest() {
+    for (nodes, told) in [(21, 20), (33, 32), (80, 20)] {
+        let mut network = network(seed(24), nodes, Config::default());
+        let op = join(&mut network, public(5), TOPIC, Some(80));
+        network.run(5 * SECOND);
+        assert_eq!(membership(&network, public(5), op).confirmed, Some(told), "{nodes} nodes");
+    }
+}
+
+/// The answer of `storer` in the run that has this boot number.
+fn answer_of_run(storer: Contact, question: &[u8], boot: u16) -> Vec<u8> {
+    let mut lists = Lists::default();
+    let question = native::decode(question, &mut lists).expect("a node sends what decodes");
+    let body = match question.body {
+        Body::Ping => Body::Pong,
+        Body::AnnouncePeer { topic, .. } => Body::Announced { topic },
+        _ => Body::FoundNodes,
+    };
+    let (txid, token) = (question.txid(), Some(&[1; 16][..]));
+    let trailer = Trailer { txid, token, boot: Some(boot), ..Trailer::default() };
+    bytes(&Message::new(storer.id, body, Some(trailer)))
+}
+
+/// Rounds out of turn are 32 at once, then one every 30 seconds, whatever a contact says.
+#[test]
+fn a_contact_that_says_again_and_again_that_it_has_started_anew_causes_few_rounds() {
+    let mut stage = Stage::new(Config::default());
+    let storer = listed_storer(&mut stage);
+    join(&mut stage.network, stage.at, TOPIC, Some(80));
+    // Every 20 ms: an answer must come within the short wait.
+    for boot in 100..30_100 {
+        for question in stage.sent(storer.endpoint) {
+            let answer = answer_of_run(storer, &question, boot);
+            stage.inject(storer.endpoint, &answer);
+        }
+        stage.network.run(SECOND / 50);
+    }
+    let rounds = stage.network.nodes[&stage.at].stats(stage.network.now).counters.lookups;
+    assert!((40..=60).contains(&rounds), "{rounds} rounds in ten minutes");
+}
+
+#[test]
 fn a_membership_is_no_peer_of_its_own() {
     for port in [Some(80), None] {
         let config = Config { record_life: 30 * SECOND, ..Config::default() };
@@ -613,7 +655,7 @@ fn a_thousand_memberships_are_paced_and_all_are_announced() {
 
 #[test]
 fn at_most_16_rounds_are_under_way_where_nobody_answers() {
-    let mut network = network(seed(14), 30, Config::default());
+    let mut network = network(seed(14), 80, Config::default());
     let at = public(5);
     network.loss = 1.0;
     for index in 0..1_000_u32 {

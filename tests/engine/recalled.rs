@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::{Network, public, seed};
+use crate::scripted::reply;
 use kadepy::dht::protocol::{Event, Outcome};
 use kadepy::wire::seal;
 use kadepy::{Config, Contact, Endpoint, NetworkKey, NodeId};
@@ -279,12 +280,15 @@ fn one_that_left_a_question_open_is_remembered_behind_those_that_did_not() {
     assert_eq!(stage.remembered()[0], late);
     stage.network.run(70 * SECOND);
     stage.network.dead = vec![late.endpoint];
-    // It seems to have moved, so it is asked; then something arrives, so that silence is a proof.
-    for sender in [late.id, dead(1).id] {
-        let ping = [&[0], &sender.0[..]].concat();
-        stage.network.inject(public(999), stage.at, &ping);
-        stage.network.run(3 * SECOND / 2);
-    }
+    // Somebody else answers in its name, so it is asked; then something arrives, so that silence is a
+    // proof.
+    let ping = |sender: NodeId| [&[0], &sender.0[..]].concat();
+    let sent = stage.network.inject(public(999), stage.at, &ping(late.id));
+    let (_, question) = sent.iter().find(|(_, datagram)| datagram[0] == 0).expect("a PING");
+    stage.network.inject(public(999), stage.at, &reply(late.id, question, &[], None));
+    stage.network.run(3 * SECOND / 2);
+    stage.network.inject(public(998), stage.at, &ping(dead(1).id));
+    stage.network.run(3 * SECOND / 2);
     stage.network.run(5 * SECOND);
     assert!(stage.network.nodes[&stage.at].table().get(&late.id).is_some());
     assert_eq!(stage.remembered()[2], late);

@@ -91,6 +91,25 @@ impl Fleet {
         }
     }
 
+    /// Whom a membership knows, its own node included.
+    fn met(&self, at: Endpoint, op: OpId) -> BTreeSet<Endpoint> {
+        let members = self.network.nodes[&at].members(op, 0).into_iter().map(|(_, peer)| peer);
+        members.chain([at]).collect()
+    }
+
+    /// Runs until all memberships know all; says how long that took.
+    fn meet(&mut self, limit: Duration) -> Option<Duration> {
+        let all: BTreeSet<Endpoint> = self.nodes.iter().map(|(at, _)| *at).collect();
+        let start = self.network.now;
+        while self.nodes.iter().any(|&(at, op)| !self.met(at, op).is_superset(&all)) {
+            if self.network.now >= start + limit {
+                return None;
+            }
+            self.network.run(SECOND / 10);
+        }
+        Some(self.network.now - start)
+    }
+
     /// Who does not know whom, in memberships and in lookups that begin now.
     fn missing(&mut self) -> Vec<String> {
         let all: BTreeSet<Endpoint> = self.nodes.iter().map(|(at, _)| *at).collect();
@@ -103,12 +122,8 @@ impl Fleet {
         };
         for &(at, op) in &self.nodes {
             let node = &self.network.nodes[&at];
-            let members = node.members(op, 0).into_iter().map(|(_, peer)| peer);
-            // Among more than k others, not every membership hears of each start at once.
-            if self.nodes.len() <= self.config.k {
-                note("membership", at, members.chain([at]).collect());
-            }
             assert!(node.members(op, 0).iter().all(|(_, peer)| *peer != at), "{at} met itself");
+            note("membership", at, self.met(at, op));
         }
         let lookups: Vec<(Endpoint, OpId)> = self
             .nodes
@@ -130,7 +145,10 @@ impl Fleet {
 
     /// Panics where somebody is not found soon.
     fn check(&mut self, what: &str) {
-        self.network.run(SOON);
+        let start = self.network.now;
+        let met_after = self.meet(SOON);
+        println!("{what}: all memberships have met all after {met_after:?}");
+        self.network.run(start + SOON - self.network.now);
         let missing = self.missing();
         assert!(
             missing.is_empty(),
@@ -192,14 +210,89 @@ fn a_node_that_crashed_long_ago_is_found_and_finds_all() {
     });
 }
 
+/// The second one is among the contacts that the others are made with.
+fn all_but_one_in_turn(fleet: &mut Fleet, keeps: Keeps) -> String {
+    for index in (0..fleet.nodes.len()).filter(|index| *index != 1) {
+        fleet.restart(&[index], keeps, SECOND / 5);
+        fleet.network.run(SECOND);
+    }
+    "all but one in turn".into()
+}
+
 #[test]
 fn all_but_one_start_anew_one_after_the_other() {
-    everywhere(4, local, |fleet, keeps| {
-        for index in 0..fleet.nodes.len() - 1 {
+    everywhere(4, local, all_but_one_in_turn);
+}
+
+#[test]
+fn all_but_one_start_anew_one_after_the_other_on_the_open_internet() {
+    everywhere(5, public_address, all_but_one_in_turn);
+}
+
+#[test]
+fn half_start_anew_one_after_the_other() {
+    everywhere(7, local, |fleet, keeps| {
+        for index in 0..fleet.nodes.len() / 2 {
             fleet.restart(&[index], keeps, SECOND / 5);
             fleet.network.run(SECOND);
         }
-        "all but one in turn".into()
+        "half in turn".into()
+    });
+}
+
+#[test]
+fn every_second_starts_anew_together() {
+    everywhere(8, local, |fleet, keeps| {
+        let half: Vec<usize> = (1..fleet.nodes.len()).step_by(2).collect();
+        fleet.restart(&half, keeps, 2 * SECOND);
+        "every second".into()
+    });
+}
+
+/// All but the first, which is a contact that the others are made with. With new ports there is no
+/// other way: it knows nobody who is there, and they know nobody else who has stayed.
+fn all_but_a_seed(fleet: &mut Fleet, keeps: Keeps) -> String {
+    let most: Vec<usize> = (1..fleet.nodes.len()).collect();
+    fleet.restart(&most, keeps, SECOND);
+    "all but one".into()
+}
+
+#[test]
+fn all_but_a_seed_start_anew_together() {
+    everywhere(9, local, all_but_a_seed);
+}
+
+#[test]
+fn all_but_a_seed_start_anew_together_on_the_open_internet() {
+    everywhere(10, public_address, all_but_a_seed);
+}
+
+/// All but the last, which is no contact that the others are made with. At their former ports it finds
+/// them.
+fn all_but_a_stranger(fleet: &mut Fleet, keeps: Keeps) -> String {
+    let size = fleet.nodes.len();
+    if !keeps.port || size <= SEEDS + 1 {
+        return all_but_a_seed(fleet, keeps);
+    }
+    fleet.restart(&(0..size - 1).collect::<Vec<usize>>(), keeps, SECOND);
+    "all but one that nobody knows".into()
+}
+
+#[test]
+fn one_that_nobody_knows_any_more_finds_those_that_have_started_anew() {
+    everywhere(11, local, all_but_a_stranger);
+}
+
+#[test]
+fn one_that_nobody_knows_any_more_finds_the_others_on_the_open_internet() {
+    everywhere(12, public_address, all_but_a_stranger);
+}
+
+#[test]
+fn all_but_a_seed_start_anew_together_under_loss() {
+    everywhere(13, public_address, |fleet, keeps| {
+        fleet.network.loss = 0.05;
+        all_but_a_seed(fleet, keeps)
     });
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::net::{Network, public, seed};
 use kadepy::dht::protocol::{Outcome, SeedState};
 use kadepy::dht::requests::Question;
-use kadepy::wire::message::{Body, Contact, Message, Trailer};
+use kadepy::wire::message::{Body, Contact, Kind, Message, Trailer};
 use kadepy::wire::native::{self, Lists};
 use kadepy::{Config, Endpoint, Legacy, NodeId};
 
@@ -473,13 +473,49 @@ fn a_ping_for_which_there_is_no_room_waits_for_it() {
 }
 
 #[test]
-fn a_forged_move_of_a_contact_heard_from_lately_causes_no_ping_to_it() {
+fn a_forged_move_of_a_contact_causes_no_ping_to_it_however_long_it_was_silent() {
+    for silent in [SECOND, 59 * SECOND, 300 * SECOND, 800 * SECOND] {
+        let mut stage = Stage::new(Config::default());
+        let contact = Contact { id: near(stage.own, 2, 1), endpoint: public(2) };
+        stage.list(contact);
+        stage.network.run(silent);
+        for forged in 0..100 {
+            stage.inject(public(3 + forged), &ping(contact.id));
+            stage.network.run(SECOND / 10);
+        }
+        assert_eq!(stage.sent(contact.endpoint), Vec::<Vec<u8>>::new(), "after {silent:?}");
+    }
+}
+
+/// Whoever sends from made-up addresses has each of them asked, at the rate of any stranger's.
+#[test]
+fn forged_moves_of_many_contacts_cause_few_questions() {
     let mut stage = Stage::new(Config::default());
-    let contact = Contact { id: near(stage.own, 2, 1), endpoint: public(2) };
-    stage.list(contact);
-    stage.network.run(59 * SECOND);
-    stage.inject(public(3), &ping(contact.id));
-    assert_eq!(stage.sent(contact.endpoint), Vec::<Vec<u8>>::new());
+    let contacts: Vec<Contact> = (0..40)
+        .map(|n| Contact {
+            id: near(stage.own, n as usize / 10, n),
+            endpoint: public(100 + u32::from(n)),
+        })
+        .collect();
+    contacts.iter().for_each(|contact| stage.list(*contact));
+    stage.network.sent.clear();
+    for round in 0..10 {
+        for (at, contact) in contacts.iter().enumerate() {
+            stage.inject(public(1_000 + round * 40 + at as u32), &ping(contact.id));
+        }
+        stage.network.run(SECOND / 10);
+    }
+    let is_question = |datagram: &[u8]| datagram[0] == Kind::Ping as u8;
+    let asked: Vec<Endpoint> = stage
+        .network
+        .sent
+        .iter()
+        .filter(|(from, _, datagram)| *from == stage.at && is_question(datagram))
+        .map(|(_, to, _)| *to)
+        .collect();
+    assert!(asked.iter().all(|to| contacts.iter().all(|contact| contact.endpoint != *to)));
+    // Each is asked once more where it stays silent.
+    assert!((1..=32).contains(&asked.len()), "{} were asked in a second", asked.len());
 }
 
 #[test]

@@ -37,6 +37,10 @@ const PADDED_LEN: usize = 416;
 /// Between two warnings of a kind at least so much passes, whatever strangers do.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// A network of at most so many times k others is small: in it, members tell everybody of their topics,
+/// and look whether anybody has started again.
+const SMALL: usize = 2;
+
 /// One DHT node without socket and clock.
 ///
 /// A driver feeds it datagrams ([`Engine::receive`]), commands and the time ([`Engine::tick`]),
@@ -285,12 +289,29 @@ impl Engine {
         !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
     }
 
-    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through,
-    /// and those that have answered in the name of a contact which may have moved.
+    /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through, or
+    /// all of them in a small network. Those that have answered in the name of a contact which may have
+    /// moved come with them.
     pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> Vec<Contact> {
         self.table.touch(now, target);
-        let listed = self.table.closest(target, MAX_CLOSEST, self.families, |_| true);
-        listed.into_iter().chain(self.doubts.proven(now)).collect()
+        let mut known: Vec<Contact> = if self.is_small() {
+            let all = self.table.entries().map(|entry| entry.contact);
+            all.filter(|contact| self.reaches(&contact.endpoint)).collect()
+        } else {
+            self.table.closest(target, MAX_CLOSEST, self.families, |_| true).to_vec()
+        };
+        known.extend(self.doubts.proven(now));
+        known
+    }
+
+    /// Whether the network is small, as far as this node knows it.
+    pub(super) fn is_small(&self) -> bool {
+        self.table.most() <= self.small_max()
+    }
+
+    /// The most others in a small network.
+    pub(super) fn small_max(&self) -> usize {
+        SMALL * self.config.k
     }
 
     /// Whether this node's socket can send there.

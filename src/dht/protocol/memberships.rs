@@ -19,10 +19,6 @@ const JITTER: f64 = 0.2;
 /// several of them.
 const GAP_PER_CONTACT: Duration = Duration::from_millis(50);
 
-/// A network of at most so many times k others is small: in it, members hear of one that starts at
-/// once, also where they do not store the topic.
-const SMALL: usize = 2;
-
 /// The longest that a round may take.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -44,12 +40,13 @@ impl Engine {
     }
 
     fn begin_round(&mut self, now: Time, op: OpId) {
+        let everybody = self.is_small().then_some(self.small_max());
         let Some(task) = self.operations.membership_mut(op) else {
             return;
         };
         let before = task.peers.len();
         let stored: Vec<Endpoint> = self.storage.peers(now, &task.topic).collect();
-        task.begin_round(now, &stored, &self.config);
+        task.begin_round(now, everybody, &stored, &self.config);
         self.rounds.peers -= before - task.peers.len();
         self.counters.lookups += 1;
         self.operations.set_deadline(op, Some(now + ROUND_TIMEOUT));
@@ -75,8 +72,7 @@ impl Engine {
     /// Has those memberships announce again that belong at a node that is new or has begun anew.
     pub(super) fn hurry_memberships(&mut self, now: Time, id: &NodeId) {
         let gap = GAP_PER_CONTACT * u32::try_from(self.table.most()).unwrap_or(u32::MAX);
-        // In a small network, whoever is new may be a member too, whatever it stores.
-        let is_small = self.table.most() <= SMALL * self.config.k;
+        let is_small = self.is_small();
         for (op, task) in self.operations.memberships() {
             if let Some(due) = task.missed_by(now, id, is_small, gap) {
                 self.rounds.put_off(op, task, due);

@@ -7,7 +7,6 @@ use super::engine::Engine;
 use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
-use crate::dht::routing::FRESH;
 use crate::dht::tables::Closest;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -176,15 +175,12 @@ impl Engine {
             return;
         }
         // One that is listed is asked about what does not fit, and not more often than it takes to
-        // tell. If it has moved, it is taken in once nobody answers at the former address, where one
-        // heard from lately is asked only when the other has answered: a packet may be forged.
-        let listed = self.table.of(&from).get(&candidate.id).filter(|entry| entry.is_reliable());
-        if let Some((listed, seen)) = listed.map(|entry| (entry.contact, entry.seen())) {
+        // tell. If it has moved, it is taken in once nobody answers at the former address. That is
+        // asked only when the other has answered: a packet may be forged to have it asked.
+        let listed = self.table.of(&from).get(&candidate.id);
+        if listed.is_some_and(|entry| entry.is_reliable()) {
             if self.doubts.raise(now, candidate) {
                 self.check(now, candidate, out);
-                if now - seen > FRESH {
-                    self.check(now, listed, out);
-                }
             }
             return;
         }

@@ -21,7 +21,7 @@ const ASKED_AGAIN: usize = 32;
 /// again: few enough for whoever has one's address now, enough for two halves to find each other.
 const DROPPED_ROUNDS: u32 = 4;
 const DROPPED_GREETINGS: usize = 3;
-/// How often a member of a topic asks one contact whether it is there, in a network of at most k others.
+/// How often a member of a topic asks one contact whether it is there, in a small network.
 const WATCH_INTERVAL: Duration = Duration::from_secs(3);
 /// How often old records are swept out, and what part of the topics at a time: all of them in the
 /// default life of a record.
@@ -177,8 +177,13 @@ impl Engine {
     pub(super) fn expired(&mut self, now: Time, request: &Request, out: &mut Outbox) {
         self.counters.timeouts += 1;
         self.expire(request);
+        // Between two rounds a membership waits for no answer.
+        let is_over = |op| match self.operations.get(op) {
+            Some(Task::Membership(task)) => task.round.is_none(),
+            task => task.is_none(),
+        };
         if let Purpose::Op(op) = request.purpose
-            && self.operations.get(op).is_none()
+            && is_over(op)
         {
             self.requests.end(op);
         }
@@ -197,8 +202,7 @@ impl Engine {
         }
     }
 
-    /// Asks the contact that was silent longest whether it is there, in a network that stores every
-    /// topic everywhere: a node that begins anew and knows nobody can tell nobody.
+    /// Asks the contact that was silent longest whether it is there, in a small network: a node that begins anew and knows nobody can tell nobody.
     pub(super) fn watch(&mut self, now: Time, out: &mut Outbox) {
         if self.next_watch().is_none_or(|at| at > now) {
             return;
@@ -212,7 +216,7 @@ impl Engine {
 
     /// When a contact is to be asked next whether it is there.
     pub(super) fn next_watch(&self) -> Option<Time> {
-        let is_small = (1..=self.config.k).contains(&self.table.most());
+        let is_small = self.is_small() && !self.table.is_empty();
         (is_small && self.rounds.len() > 0).then_some(self.next_watch)
     }
 

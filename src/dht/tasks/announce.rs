@@ -21,7 +21,6 @@ pub struct Announce {
     unproved: Vec<Endpoint>,
     /// The nodes that are to store it.
     storers: Vec<Storer>,
-    k: usize,
     /// So often all storers were silent and are told anew.
     repeats: u32,
 }
@@ -52,7 +51,7 @@ impl Announce {
     /// An announce of `topic`, with this port or the one that its packets come from.
     pub fn new(topic: NodeId, port: Option<u16>, config: &Config) -> Self {
         let walk = Walk::to_peers(topic, config);
-        Self { walk, port, unproved: Vec::new(), storers: Vec::new(), k: config.k, repeats: 0 }
+        Self { walk, port, unproved: Vec::new(), storers: Vec::new(), repeats: 0 }
     }
 
     pub(super) fn step(&mut self, now: Time) -> Step {
@@ -128,21 +127,22 @@ impl Announce {
         self.walk.obstacle().map_or(Outcome::Announced(self.confirmed()), Outcome::Failed)
     }
 
-    /// How many nodes have confirmed that they store it, at most k of each family: those that only were
-    /// near on the way do not count. One that is told over both families counts once.
+    /// How many nodes have confirmed that they store it, of each family as many as it looks for at
+    /// most: those that only were near on the way do not count. One that is told over both families
+    /// counts once.
     pub(super) fn confirmed(&self) -> usize {
         let mut ids = BTreeSet::new();
         for ipv4 in [true, false] {
             let confirmed = self.storers.iter().filter(|storer| {
                 storer.state == Storing::Confirmed && storer.contact.endpoint.is_ipv4() == ipv4
             });
-            ids.extend(confirmed.map(|storer| storer.contact.id).take(self.k));
+            ids.extend(confirmed.map(|storer| storer.contact.id).take(self.walk.lookup.count()));
         }
         ids.len()
     }
 
     /// How far from the topic, in the leading bits of the distance, a node belongs among the storers:
-    /// any does while they are fewer than k.
+    /// any does while they are fewer than it looks for.
     pub(super) fn reach(&self) -> u64 {
         let topic = self.walk.lookup.target();
         let mut distances: Vec<u64> = self
@@ -151,7 +151,7 @@ impl Announce {
             .map(|storer| topic.distance(&storer.contact.id).leading_word())
             .collect();
         distances.sort_unstable();
-        distances.get(self.k - 1).copied().unwrap_or(u64::MAX)
+        distances.get(self.walk.lookup.count() - 1).copied().unwrap_or(u64::MAX)
     }
 
     /// Whether any node stores it, as far as can be known.

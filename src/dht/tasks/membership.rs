@@ -50,6 +50,9 @@ pub struct MembershipTask {
     reach: u64,
     /// The distances of those that came during the round and have not confirmed it.
     comers: Vec<u64>,
+    /// When those that came into a small network will have told everybody: a round that begins then or
+    /// later meets them.
+    settled: Option<Time>,
     /// When the rounds that came out of turn are all paid for, at one each [`TURN_COST`].
     paid: Time,
 }
@@ -70,6 +73,9 @@ const COMERS_MAX: usize = 32;
 /// How often rounds may come out of turn in the long run, and how many may at once.
 const TURN_COST: Duration = Duration::from_secs(30);
 const TURNS_MAX: u32 = 32;
+
+/// So long after its start a node in a small network has told everybody of its topics.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// The pause after a round that no node confirmed, which doubles with each such round.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -92,17 +98,28 @@ impl MembershipTask {
             began: now,
             reach: u64::MAX,
             comers: Vec::new(),
+            settled: None,
             paid: now,
         }
     }
 
-    /// Begins a round; `stored` are the peers that this node stores itself.
-    pub fn begin_round(&mut self, now: Time, stored: &[Endpoint], config: &Config) {
+    /// Begins a round that announces to the k nodes nearest to the topic, or to as many as `everybody`
+    /// says where that is the whole network; `stored` are the peers that this node stores itself.
+    pub fn begin_round(
+        &mut self,
+        now: Time,
+        everybody: Option<usize>,
+        stored: &[Endpoint],
+        config: &Config,
+    ) {
         self.peers.forget_old(now, config.record_life);
         self.began = now;
         self.comers.clear();
+        self.settled = self.settled.filter(|settled| *settled > now);
+        let mut announce = Announce::new(self.topic, self.port, config);
+        everybody.into_iter().for_each(|count| announce.walk.lookup.widen(count));
         self.round = Some(Box::new(Round {
-            announce: Announce::new(self.topic, self.port, config),
+            announce,
             peers: Gathering::new(self.topic, stored, config.records, config),
         }));
     }
@@ -151,29 +168,32 @@ impl MembershipTask {
         is_small: bool,
         gap: Duration,
     ) -> Option<Time> {
+        self.settled = is_small.then_some(now + SETTLING);
+        if let Some(settled) = self.settled {
+            return if self.round.is_none() { self.out_of_turn(settled, gap) } else { None };
+        }
         let distance = self.topic.distance(id).leading_word();
-        if distance > self.reach && !is_small {
+        if distance > self.reach {
             return None;
         }
         if self.round.is_none() {
             return self.out_of_turn(now, gap);
         }
         if self.comers.len() < COMERS_MAX {
-            // One that is not to store it cannot confirm it, and another round is to meet it.
-            self.comers.push(if distance > self.reach { 0 } else { distance });
+            self.comers.push(distance);
         }
         None
     }
 
     /// When a round out of turn may come, unless the next is due by then. So many may follow each other
     /// as [`TURNS_MAX`]: whoever claims again and again to be new causes few more.
-    fn out_of_turn(&mut self, now: Time, gap: Duration) -> Option<Time> {
+    fn out_of_turn(&mut self, from: Time, gap: Duration) -> Option<Time> {
         let paid = Time::ZERO + (self.paid - (Time::ZERO + TURN_COST * TURNS_MAX));
-        let due = now.max(self.began + gap).max(paid);
+        let due = from.max(self.began + gap).max(paid);
         if due >= self.due {
             return None;
         }
-        self.paid = self.paid.max(now) + TURN_COST;
+        self.paid = self.paid.max(from) + TURN_COST;
         Some(due)
     }
 
@@ -195,8 +215,9 @@ impl MembershipTask {
         self.confirmed = Some(round.announce.confirmed());
         self.was_stored = Some(is_stored);
         self.due = now + self.wait.mul_f64(jitter);
-        if std::mem::take(&mut self.comers).iter().any(|comer| *comer <= self.reach) {
-            self.due = self.out_of_turn(now, gap).unwrap_or(self.due);
+        let is_missed = std::mem::take(&mut self.comers).iter().any(|comer| *comer <= self.reach);
+        if let Some(from) = is_missed.then_some(now).or(self.settled) {
+            self.due = self.out_of_turn(from, gap).unwrap_or(self.due);
         }
     }
 
