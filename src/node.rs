@@ -1,8 +1,9 @@
 //! A running node: it owns the engine, the socket and the thread, and lets any thread use them. How
 //! results and packets reach those who want them is the affair of `pending` and `notices`, what it logs
-//! that of `lines`; its state file is kept by `saver`.
+//! that of `lines`; its state file is kept by `saver`, its port at the router by `mapper`.
 
 mod lines;
+mod mapper;
 mod notices;
 mod pending;
 mod saver;
@@ -21,6 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use thiserror::Error;
 
 pub use self::lines::Line;
+use self::mapper::Mapper;
 pub use self::notices::Notice;
 use self::notices::{Notices, Urgent};
 use self::pending::Waiter;
@@ -83,6 +85,7 @@ struct Shared {
     thread_lives: Mutex<Option<Sender<()>>>,
     thread_ended: Receiver<()>,
     file: OnceLock<StateFile>,
+    mapper: OnceLock<Mapper>,
 }
 
 struct State {
@@ -155,6 +158,7 @@ impl Node {
             thread_lives: Mutex::new(Some(thread_lives)),
             thread_ended,
             file: OnceLock::new(),
+            mapper: OnceLock::new(),
         });
         let thread = reactor.spawn(Arc::clone(&shared))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)), id })
@@ -391,8 +395,8 @@ impl Node {
         Ok(stats)
     }
 
-    /// Ends the threads, frees the port, releases every caller that waits and saves the state,
-    /// within two seconds.
+    /// Ends the threads, frees the port, here and at the router, releases every caller that waits and
+    /// saves the state, within two seconds.
     ///
     /// Any thread may call it, any number of times; each call returns when all that is done. (A
     /// thread that is sending at that moment holds the port until its datagram is sent.)
@@ -412,6 +416,9 @@ impl Node {
         self.shared.is_closed.store(true, Ordering::SeqCst);
         self.shared.release_waiters();
         self.shared.link.close();
+        if let Some(mapper) = self.shared.mapper.get() {
+            mapper.begin_close();
+        }
     }
 
     fn finish_close(&self, deadline: Instant) {
@@ -422,6 +429,9 @@ impl Node {
             let _ = thread.join();
         }
         self.shared.wait_saved(deadline);
+        if let Some(mapper) = self.shared.mapper.get() {
+            mapper.finish_close(deadline);
+        }
     }
 
     /// Is disconnected when the node is closed; nothing ever comes.
@@ -587,6 +597,9 @@ impl Host for Shared {
         self.log(Level::Info, "back from a suspend; joining and announcing again");
         // Of a node that is closed meanwhile nothing more is wanted.
         let _ = self.command(|state, now, out| state.engine.resumed(now, out));
+        if let Some(mapper) = self.mapper.get() {
+            mapper.resume();
+        }
     }
 
     fn socket_changed(&self, news: SocketNews<'_>) {
@@ -608,6 +621,9 @@ impl Host for Shared {
             self.is_closed.store(true, Ordering::SeqCst);
         }
         self.release_waiters();
+        if let Some(mapper) = self.mapper.get() {
+            mapper.begin_close();
+        }
         let lives = self.thread_lives.lock().take();
         drop(lives);
         // This thread alone tells of replies, so none comes after this.

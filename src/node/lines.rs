@@ -1,5 +1,6 @@
 //! What a node has to say about itself, as lines for a log.
 
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -55,6 +56,49 @@ pub(super) fn warning(warning: Warning) -> String {
                 .to_owned()
         }
     }
+}
+
+/// What to say where no router answers.
+pub(super) const NO_ROUTER: &str = "no router answers that maps ports (UPnP, NAT-PMP or PCP)";
+/// What to say where one has answered before.
+pub(super) const UNANSWERED: &str = "the router no longer answers, and its mapping has ended";
+
+/// What to say of a mapping, and how grave that is.
+pub(super) fn mapped(external: SocketAddrV4, protocol: &str) -> (Level, String) {
+    if external.ip().is_unspecified() {
+        let port = external.port();
+        return (
+            Level::Info,
+            format!("the router maps its port {port} to this node, by {protocol}"),
+        );
+    }
+    let text = format!("the router maps {external} to this node, by {protocol}");
+    if Endpoint::from(SocketAddr::from(external)).is_local() {
+        let text = format!(
+            "{text}; that is no public address, so another router stands in between: nodes on the \
+             Internet reach this one only if that router, or the provider's, maps a port too"
+        );
+        return (Level::Warn, text);
+    }
+    (Level::Info, text)
+}
+
+/// What to say where the router has refused.
+pub(super) fn unmapped(why: &str, port: u16) -> String {
+    format!(
+        "the router does not map a port to this node ({why}): allow UPnP, NAT-PMP or PCP in its \
+         settings, or have it forward UDP port {port} to this host"
+    )
+}
+
+/// What to say of a mapping that is not wanted any more.
+pub(super) fn removed(port: u16, is_confirmed: bool) -> String {
+    if is_confirmed {
+        return format!("the router no longer maps its port {port} to this node");
+    }
+    format!(
+        "the router does not say whether its port {port} is free again; the mapping ends by itself"
+    )
 }
 
 impl Shared {
