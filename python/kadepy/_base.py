@@ -136,6 +136,7 @@ class BaseSwarm:
         network_key: _Keys | None = None,
         cipher: str = "sealed",
         state_path: str | os.PathLike[str] | None = None,
+        port_mapping: bool = False,
         config: Config | None = None,
     ) -> None:
         self._cipher = None if network_key is None else cipher
@@ -149,6 +150,7 @@ class BaseSwarm:
                 keys(network_key),
                 cipher,
                 path(state_path),
+                port_mapping,
                 config,
                 self._is_default,
             )

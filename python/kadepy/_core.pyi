@@ -273,6 +273,7 @@ class Node:
         network_key: Buffer | list[Buffer] | None,
         cipher: str,
         state_path: str | None,
+        port_mapping: bool,
         config: Config | None,
         is_default: bool,
     ) -> Node: ...

@@ -26,7 +26,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, config, is_default))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, port_mapping, config, is_default))]
     #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
@@ -37,6 +37,7 @@ impl PyNode {
         network_key: &Bound<'_, PyAny>,
         cipher: &Bound<'_, PyAny>,
         state_path: &Bound<'_, PyAny>,
+        port_mapping: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
         is_default: bool,
     ) -> PyResult<Self> {
@@ -47,6 +48,7 @@ impl PyNode {
         let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
         let network = keys::network(network_key, cipher)?;
+        let maps_port = convert::boolean("port_mapping", port_mapping)?;
         let state_path = convert::path("state_path", state_path)?;
         let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
         let id = id.or_else(|| state_file.as_ref()?.id());
@@ -60,6 +62,9 @@ impl PyNode {
         }
         if let Some(contacts) = recalled {
             detached(py, || handle.node.recall(contacts))?;
+        }
+        if maps_port {
+            detached(py, || handle.node.map_port())?;
         }
         v01::settle(py)?;
         Ok(Self { handle })
