@@ -115,6 +115,14 @@ class Swarm(BaseSwarm):
             is the id. A file that is no state file, damaged or of a later KadePy gives a
             `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it, and the node
             starts afresh.
+        port_mapping: whether to ask the home router to forward the node's port to this host, so
+            that nodes on the Internet reach it. The router is asked by PCP, NAT-PMP and UPnP, for
+            an hour at a time, on a thread of its own: neither the constructor nor any call waits
+            for it. `close` asks it to stop and waits a second at most for that. Where no router
+            answers or one refuses, the node works on without a mapping and asks again after 1
+            minute, then 2, up to an hour, and at once after a suspend or in another network. The
+            log says what the router said. Only IPv4 is translated: a node on an IPv6 address, on
+            127.0.0.1 or on a public address has nothing to map.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``. `logging` may be set up at any
@@ -134,6 +142,13 @@ class Swarm(BaseSwarm):
     1
     1
     [Peer(ip='127.0.0.1', port=4000)]
+
+    Behind a home router:
+
+    >>> import logging
+    >>> logging.basicConfig(level=logging.INFO)  # doctest: +SKIP
+    >>> node = Swarm(port=40000, port_mapping=True)  # doctest: +SKIP
+    INFO:kadepy:node on port 40000: the router maps 203.0.113.5:40000 to this node, by UPnP
 
     A private network:
 
@@ -357,7 +372,8 @@ class Swarm(BaseSwarm):
     def close(self) -> None:
         """Ends the node: frees its port and thread, and releases every caller that waits.
 
-        Where it has a `state_path`, it saves for the last time.
+        Where it has a `state_path`, it saves for the last time; where it has a port mapped, it asks
+        the router to remove the mapping.
 
         Any thread may call it, a callback too, any number of times. It takes two seconds at most.
         """

@@ -61,7 +61,8 @@ pub struct Request<'a> {
     pub local: Ipv4Addr,
     /// The node's port, which is also the one wanted at the router.
     pub port: u16,
-    /// By which a PCP router tells the owner of a mapping from others; the same for a node's life.
+    /// By which a PCP router tells the owner of a mapping from others: whoever has another one cannot
+    /// change the mapping.
     pub nonce: [u8; 12],
     /// Whether nobody wants the answer any more.
     pub is_unwanted: &'a dyn Fn() -> bool,
@@ -101,7 +102,10 @@ impl Request<'_> {
         match &mapping.granted_by {
             Protocol::Pcp => pcp::map(self, former),
             Protocol::NatPmp => pcp::map_by_nat_pmp(self, former),
-            Protocol::Upnp(gateway) => upnp::map(self, gateway, former.port()),
+            // A router that has started again may have it at another port of its own.
+            Protocol::Upnp(gateway) => {
+                upnp::map(self, gateway, former.port()).or_else(|_| upnp::obtain(self, former))
+            }
         }
     }
 

@@ -12,9 +12,9 @@ use log::Level;
 use parking_lot::Mutex;
 
 use super::{Node, Shared, lines};
+use crate::id::NodeId;
 use crate::net::mapping::plan::{Fate, Plan};
 use crate::net::mapping::{Failure, Mapping, Place, Request, bound_to};
-use crate::utils::random;
 
 /// How often it looks whether the host has moved to another network.
 const LOOK: Duration = Duration::from_secs(15);
@@ -52,7 +52,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// The system's, where it gives no thread or no randomness; `AlreadyExists` at the second call.
+    /// The system's, where it gives no thread; `AlreadyExists` at the second call.
     pub fn map_port(&self) -> io::Result<()> {
         let bound = match bound_to(self.address()) {
             Ok(bound) => bound,
@@ -61,7 +61,7 @@ impl Node {
                 return Ok(());
             }
         };
-        let nonce = random::bytes()?;
+        let nonce = nonce(self.id());
         let (wake, woken) = bounded(1);
         let (lives, ended) = bounded::<()>(0);
         let mapper =
@@ -71,8 +71,8 @@ impl Node {
             .set(mapper)
             .map_err(|_| io::Error::new(io::ErrorKind::AlreadyExists, "it maps one already"))?;
         let shared = Arc::clone(&self.shared);
-        let name = format!("kadepy-mapper-{}", self.address().port());
         let port = self.address().port();
+        let name = format!("kadepy-mapper-{port}");
         let spawned = std::thread::Builder::new().name(name).spawn(move || {
             let plan = Plan::new(shared.link.now());
             let (place, mapping, told) = (None, None, None);
@@ -213,12 +213,33 @@ impl Mapper {
 
     /// Waits until the mapping is removed, if there is one, with a bound.
     ///
-    /// Where the first answer of the router is still to come there is nothing to wait for: the thread
-    /// removes what the answer may grant, while the process lives.
+    /// Where the router's first answer is still to come there is nothing to wait for. The thread takes the
+    /// request back, if the process lives so long.
     pub(super) fn finish_close(&self, deadline: Instant) {
         if self.is_held.load(Ordering::SeqCst) {
             // It fails at once when the thread has ended, and else at the deadline.
             let _ = self.ended.recv_deadline(deadline - CLOSE_SPARE);
         }
+    }
+}
+
+/// The nonce of a node's mapping, for PCP.
+///
+/// It follows from the id, so that a node that was killed and has come back with its id gets its port
+/// again: to a router, another nonce is somebody else (RFC 6887, section 11.3). It need not be a secret,
+/// for who can forge this host's address on its own link needs no nonce.
+fn nonce(id: NodeId) -> [u8; 12] {
+    let digest = NodeId::of_topic(&[b"PCP".as_slice(), &id.0].concat()).0;
+    *digest.first_chunk().expect("an id is longer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_comes_back_owns_its_mapping() {
+        assert_eq!(nonce(NodeId([7; 32])), nonce(NodeId([7; 32])));
+        assert_ne!(nonce(NodeId([7; 32])), nonce(NodeId([8; 32])));
     }
 }

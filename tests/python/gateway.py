@@ -1,6 +1,7 @@
 """A home router as far as port mapping goes: PCP, NAT-PMP and UPnP, each as a thread.
 
-What it is asked, it tells in `asked`; how it misbehaves is left to the tests. It knows nothing of KadePy.
+What it is asked, it tells in `asked`; how it misbehaves is left to the tests. It knows nothing of
+KadePy.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Router:
         self.page = page
         self.is_mute = False
         self.asked: SimpleQueue[str] = SimpleQueue()
-        self._nonces: set[bytes] = set()
+        self._owners: dict[int, bytes] = {}
         self._speaks = speaks
         if speaks in NAMES:
             self._serve((address, 5351), lambda request: self._map(request))
@@ -105,8 +106,8 @@ class Router:
         def run() -> None:
             while True:
                 request, source = server.recvfrom(2_000)
-                reply = None if self.is_mute else answer(request)
-                if reply is not None:
+                reply = answer(request)
+                if reply is not None and not self.is_mute:
                     server.sendto(reply, source)
 
         threading.Thread(target=run, daemon=True).start()
@@ -124,13 +125,14 @@ class Router:
         (inside, outside) = struct.unpack(">HH", request[40:44])
         assert request[8:20] == bytes(10) + b"\xff\xff"
         assert request[36] == 17
-        self._nonces.add(nonce)
-        assert len(self._nonces) == 1, "a renewal is by the same nonce"
+        is_owner = self._owners.setdefault(inside, nonce) == nonce
         (seconds,) = struct.unpack(">I", lease)
         self._tell(seconds, client, inside, outside)
         granted = self._granted(seconds)
         ip = bytes(10) + b"\xff\xff" + socket.inet_aton(self.external)
-        head = struct.pack(">BBBBII", 2, 0x81, 0, self.refusal, granted, 42) + bytes(12)
+        # RFC 6887, section 11.3: a mapping is its owner's, by the nonce.
+        code = self.refusal if is_owner else 2
+        head = struct.pack(">BBBBII", 2, 0x81, 0, code, granted, 42) + bytes(12)
         return head + request[24:42] + struct.pack(">H", outside or inside) + ip
 
     def _map_by_nat_pmp(self, request: bytes) -> bytes:
@@ -200,7 +202,9 @@ class Router:
             self.asked.put(f"{outside} to {to} for {given['NewLeaseDuration']}")
             if self.errors:
                 return 500, fault(*self.errors.pop(0))
-        return 200, envelope(f'<u:{action}Response xmlns:u="{SERVICE}">{result}</u:{action}Response>')
+        return 200, envelope(
+            f'<u:{action}Response xmlns:u="{SERVICE}">{result}</u:{action}Response>'
+        )
 
 
 def fault(code: int, description: str) -> str:

@@ -1,5 +1,5 @@
-"""Port mapping at a router that `gateway.py` plays, each host in a namespace; the course of leases and
-pauses is left to the Rust tests of `net/mapping`."""
+"""Port mapping at a router that `gateway.py` plays, each host in a namespace; the course of leases
+and pauses is left to the Rust tests of `net/mapping`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ inside = f"nsenter --net=/proc/{{home.process.pid}}/ns/net ip "
 run(inside + f"route add default via {{ROUTER}}")
 
 def node():
-    """Starts one, whose log lines are the host's lines, up to the line "closed" and how long it took."""
+    """Starts one, whose log lines are the host's, up to "closed" and how long things took."""
     home.start("""
 import logging, time
 
@@ -56,6 +56,7 @@ with Swarm(port=40000, port_mapping=True) as node, Swarm(port=40001) as other:
     node.close()
     closed = time.monotonic() - begun
 say("closed", started, pinged, closed)
+sys.stdin.readline()
 """)
 
 def tell():
@@ -154,6 +155,33 @@ close()
 
 
 @in_namespaces
+def test_a_node_that_was_killed_gets_its_port_again(household: Household) -> None:
+    child = household(
+        """
+router = Router(ROUTER, "PCP")
+home.start('''
+import subprocess
+node = "import logging, sys; logging.basicConfig(level=20, format='%(message)s', stream=sys.stdout)"
+node += "; from kadepy import Swarm; node = Swarm(40000, node_id=b'me' * 16, port_mapping=True)"
+node += "; sys.stdin.read()"
+for _ in range(2):
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-c", node],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )
+    print(child.stdout.readline(), end="")
+    child.kill()
+    child.wait()
+''')
+tell()
+tell()
+"""
+    )
+    for _ in range(2):
+        assert child.line().startswith("node on port 40000: the router maps 203.0.113.5:40000 ")
+
+
+@in_namespaces
 def test_where_the_port_is_taken_another_one_is_mapped_for_good_if_need_be(
     household: Household,
 ) -> None:
@@ -195,9 +223,7 @@ asked()
         ),
     ],
 )
-def test_a_refusal_is_told_with_its_reason(
-    household: Household, router: str, reason: str
-) -> None:
+def test_a_refusal_is_told_with_its_reason(household: Household, router: str, reason: str) -> None:
     child = household(
         f"""
 router = {router}
@@ -238,10 +264,17 @@ def test_a_silent_router_delays_nothing(household: Household) -> None:
 router = Router(ROUTER, "PCP")
 router.is_mute = True
 node()
+asked()
 close()
+while not (line := router.asked.get()).startswith("no more"):
+    pass
+print(line)
 """
     )
+    assert child.line() == "40000 to 192.168.77.2:40000 for 3600"
     assert expect_closed(child, within=0.5) == []
+    # It may have mapped the port all the same.
+    assert child.line() == "no more to 192.168.77.2:40000"
 
 
 @in_namespaces

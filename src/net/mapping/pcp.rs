@@ -22,6 +22,8 @@ const PCP_LEN: usize = 60;
 const LEN_MAX: usize = 1_100;
 /// That the router does not speak this version: the same number in both.
 const UNSUPPORTED_VERSION: u16 = 1;
+/// What is wanted at the router where nothing is.
+const NOWHERE: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
 /// How long each copy of a request waits for an answer: the pauses of RFC 6886 up to a second. The first
 /// of RFC 6887, 3 seconds, would keep a node behind a router without PCP waiting.
 const WAITS: [Duration; 3] =
@@ -45,14 +47,16 @@ enum Answer<T> {
 pub fn map(request: &Request<'_>, wanted: SocketAddrV4) -> Result<Mapping, Failure> {
     let packet = pcp_request(request, wanted, LEASE);
     let answer = exchange(request, &packet, |bytes| read_pcp(&packet, bytes));
+    if answer.is_none() && (request.is_unwanted)() {
+        take_back(request, &pcp_request(request, NOWHERE, Duration::ZERO));
+    }
     let (external, lease) = granted("PCP", PCP_REASONS, answer)?;
     Ok(Mapping { external, lease, granted_by: Protocol::Pcp })
 }
 
 /// Asks for the removal of a mapping by PCP; whether it is granted.
 pub fn remove(request: &Request<'_>) -> bool {
-    let nowhere = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-    let packet = pcp_request(request, nowhere, Duration::ZERO);
+    let packet = pcp_request(request, NOWHERE, Duration::ZERO);
     let answer = exchange(request, &packet, |bytes| read_pcp(&packet, bytes));
     matches!(answer, Some(Answer::Granted(_)))
 }
@@ -64,6 +68,9 @@ pub fn map_by_nat_pmp(request: &Request<'_>, wanted: SocketAddrV4) -> Result<Map
     let address = granted("NAT-PMP", NAT_PMP_REASONS, answer)?;
     let packet = nat_pmp_request(request.port, wanted.port(), LEASE);
     let answer = exchange(request, &packet, |bytes| read_nat_pmp(request.port, bytes));
+    if answer.is_none() && (request.is_unwanted)() {
+        take_back(request, &nat_pmp_request(request.port, 0, Duration::ZERO));
+    }
     let (port, lease) = granted("NAT-PMP", NAT_PMP_REASONS, answer)?;
     let external = SocketAddrV4::new(address, port);
     Ok(Mapping { external, lease, granted_by: Protocol::NatPmp })
@@ -129,6 +136,13 @@ fn exchange<T>(
     None
 }
 
+/// Sends the removal of what the router may grant to a request whose answer nobody waits for any more.
+fn take_back(request: &Request<'_>, packet: &[u8]) {
+    // Where it does not arrive, the lease ends by itself.
+    let _ = UdpSocket::bind((request.local, 0))
+        .and_then(|socket| socket.send_to(packet, (request.gateway, PORT)));
+}
+
 fn pcp_request(request: &Request<'_>, wanted: SocketAddrV4, lease: Duration) -> [u8; PCP_LEN] {
     let mut packet = [0; PCP_LEN];
     packet[..2].copy_from_slice(&[VERSION, MAP]);
@@ -147,7 +161,7 @@ fn read_pcp(asked: &[u8; PCP_LEN], bytes: &[u8]) -> Option<Answer<(SocketAddrV4,
     const IS_MAP: u8 = ANSWER | MAP;
     match *bytes {
         // NAT-PMP, which puts into the version what it speaks.
-        [0, IS_MAP, ..] => Some(Answer::Unknown),
+        [0, kind, ..] if kind & ANSWER != 0 => Some(Answer::Unknown),
         [version, IS_MAP, _, code, ..] if version != VERSION => {
             (u16::from(code) == UNSUPPORTED_VERSION).then_some(Answer::Unknown)
         }
