@@ -85,6 +85,7 @@ impl Node {
 }
 
 impl Course {
+    /// Asks whenever the plan says so, until the node is closed.
     fn run(mut self, shared: &Shared, woken: &Receiver<()>) {
         let mut wait = Duration::ZERO;
         loop {
@@ -94,14 +95,12 @@ impl Course {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.look(shared);
-            if let Some(Place::Behind { gateway, local }) = self.place
-                && shared.link.now() >= self.plan.due()
-            {
-                self.ask(shared, gateway, local);
-            }
-            wait = (self.plan.due() - shared.link.now()).min(LOOK);
-            if !matches!(self.place, Some(Place::Behind { .. })) {
-                wait = LOOK;
+            wait = LOOK;
+            if let Some(Place::Behind { gateway, local }) = self.place {
+                if shared.link.now() >= self.plan.due() {
+                    self.ask(shared, gateway, local);
+                }
+                wait = wait.min(self.plan.due() - shared.link.now());
             }
         }
         self.remove(shared);
