@@ -378,6 +378,15 @@ impl Node {
         Ok(self.shared.state.lock().engine.table().entries().copied().collect())
     }
 
+    /// See [`Engine::external`]; also of a closed node.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Forked`].
+    pub fn external(&self) -> Result<[Option<Endpoint>; 2], CommandError> {
+        Ok(self.shared.to_read()?.engine.external())
+    }
+
     /// What the node did so far and holds now; also of a closed node.
     ///
     /// # Errors
@@ -662,6 +671,9 @@ impl State {
                     news.is_alone = true;
                 }
                 Event::Missing => news.is_alone = true,
+                Event::External { address, .. } => {
+                    news.lines.push((Level::Info, lines::external(address)));
+                }
                 Event::Warning(warning) => {
                     news.lines.push((Level::Warn, lines::warning(warning)));
                 }

@@ -180,6 +180,34 @@ class BaseSwarm:
         return (self._node.host, self._node.port)
 
     @property
+    def external_address(self) -> Peer | None:
+        """The public address and port at which other networks agree that they see this node.
+
+        Each answer of a public node says where it comes from as that node sees it. Each network (a
+        /24 of IPv4, a /48 of IPv6) has one vote, the last 40 count, and more than half of them, two
+        at least, must agree. Until then, and for a node among local nodes, it is None. It changes
+        while the node runs: a translator (NAT) gives the node another port, a line another address.
+        The logger ``kadepy`` tells of it, and joined topics are announced again.
+
+        Of a node that has addresses of both families it is the IPv4 one; `external_addresses` has
+        both.
+
+        >>> from kadepy import Swarm
+        >>> with Swarm(host="127.0.0.1") as first, Swarm(host="127.0.0.1") as second:
+        ...     second.bootstrap(first.address)
+        ...     print(second.external_address)
+        1
+        None
+        """
+        addresses = self._node.external_addresses
+        return addresses[0] if addresses else None
+
+    @property
+    def external_addresses(self) -> list[Peer]:
+        """The external address of each family for which there is one, IPv4 first."""
+        return self._node.external_addresses
+
+    @property
     def closed(self) -> bool:
         """Whether it is closed, or belongs to the parent of this process."""
         return self._node.closed

@@ -9,7 +9,7 @@ mod home;
 pub mod lookup;
 pub mod members;
 mod operations;
-mod own;
+pub mod own;
 mod pace;
 pub mod protocol;
 pub mod requests;

@@ -6,13 +6,15 @@
 //!
 //! An operation begins with a command, in `commands`. Its task (`dht::tasks`) says what it wants, and
 //! `drive` does that until the task is over; [`Engine::poll_event`] gives the outcome. Memberships take
-//! turns in `memberships`. What the node does by itself is in `upkeep`.
+//! turns in `memberships`. What the node does by itself is in `upkeep`; how it is seen and reached from
+//! outside it learns in `outside`.
 
 mod commands;
 mod drive;
 mod engine;
 mod memberships;
 mod output;
+mod outside;
 mod serve;
 mod stats;
 mod upkeep;
@@ -175,10 +177,8 @@ impl Engine {
         if request.id.is_some_and(|id| id != reply.sender) {
             self.table.vacate(&from);
         }
-        if let (true, Some(seen_at)) = (self.rounds.len() > 0, trailer.endpoint)
-            && self.guard.believes(&seen_at, &from, true)
-        {
-            self.own.told(now, from, seen_at, self.table.len() <= 1);
+        if let Some(seen_at) = trailer.endpoint {
+            self.seen_at(now, from, seen_at);
         }
         if !trailer.read_only {
             let contact = Contact { id: reply.sender, endpoint: from };

@@ -38,6 +38,14 @@ pub(super) fn alone(seeds: &[Endpoint], wait: Duration) -> String {
     format!("none of {seeds:?} answers; next try in {wait:?}")
 }
 
+/// What to say of the address at which others see the node.
+pub(super) fn external(address: Option<Endpoint>) -> String {
+    match address {
+        Some(address) => format!("other networks see this node at {address:?}"),
+        None => "other networks no longer agree on this node's address".to_owned(),
+    }
+}
+
 /// What to say of something that may be wrong.
 pub(super) fn warning(warning: Warning) -> String {
     match warning {

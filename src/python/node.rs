@@ -85,6 +85,18 @@ impl PyNode {
         self.handle.node.is_closed()
     }
 
+    /// The external address of each family for which there is one, IPv4 first.
+    #[getter]
+    fn external_addresses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let external = detached(py, || self.handle.node.external())?;
+        let peers: Vec<_> = external
+            .iter()
+            .flatten()
+            .map(|address| convert::peer(py, address))
+            .collect::<PyResult<_>>()?;
+        PyList::new(py, peers)
+    }
+
     fn bootstrap(
         &self,
         py: Python<'_>,

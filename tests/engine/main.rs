@@ -4,6 +4,7 @@ mod many_peers;
 mod memberships;
 mod net;
 mod networks;
+mod own_address;
 mod pace;
 mod patience;
 mod private;

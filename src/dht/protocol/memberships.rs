@@ -84,6 +84,27 @@ impl Engine {
         }
     }
 
+    /// Has memberships announce again that are announced at an address which is no longer this node's,
+    /// in turn with all else that brings rounds early. One with a port of its own does not mind that
+    /// the node's port is another one now.
+    pub(super) fn announce_anew(
+        &mut self,
+        now: Time,
+        former: Option<Endpoint>,
+        address: Option<Endpoint>,
+    ) {
+        let (Some(former), Some(address)) = (former, address) else {
+            return;
+        };
+        let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        for (op, task) in self.operations.memberships() {
+            let is_moved = task.port.is_none() || former.ip() != address.ip();
+            if let Some(due) = is_moved.then(|| task.moved(now, gap)).flatten() {
+                self.rounds.put_off(op, task, due);
+            }
+        }
+    }
+
     /// Makes all memberships due that pause.
     pub(super) fn hurry_all(&mut self, now: Time) {
         for (op, task) in self.operations.memberships() {

@@ -108,6 +108,13 @@ pub enum Event {
     },
     /// The node has joined through its home contacts and lists so many contacts.
     Joined(usize),
+    /// Other networks see the node at another address than before.
+    External {
+        /// The address before; none where they did not agree on any.
+        former: Option<Endpoint>,
+        /// The address now, of the same family.
+        address: Option<Endpoint>,
+    },
     /// Something that its owner may want to put right; of each kind, once a minute at most.
     Warning(Warning),
     /// Some of the contacts that the node was made with are silent, while others are known.

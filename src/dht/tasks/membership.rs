@@ -165,6 +165,18 @@ impl MembershipTask {
         None
     }
 
+    /// Takes note that this node is seen at another address; returns when the next round is due instead.
+    /// One under way is followed by another.
+    pub fn moved(&mut self, now: Time, gap: Duration) -> Option<Time> {
+        if self.round.is_none() {
+            return self.out_of_turn(now, gap);
+        }
+        if self.comers.len() < COMERS_MAX {
+            self.comers.push(0);
+        }
+        None
+    }
+
     /// When a round out of turn may come, unless the next is due by then. So many may follow each other
     /// as [`TURNS_MAX`]: whoever claims again and again to be new causes few more.
     fn out_of_turn(&mut self, now: Time, gap: Duration) -> Option<Time> {
