@@ -2,7 +2,7 @@
 //! left out where not all fits, padding, and what holds for any bytes whatever.
 
 use kadepy::NodeId;
-use kadepy::wire::message::{Body, Contact, Endpoint, Message, Part, Trailer, TxId, Want};
+use kadepy::wire::message::{Body, Contact, Endpoint, Message, Part, Probe, Trailer, TxId, Want};
 use kadepy::wire::native::{self, DecodeError, Lists, MAX_READ, MAX_SENT};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -196,6 +196,18 @@ fn peers_that_are_not_all() {
 }
 
 #[test]
+fn a_ping_that_wants_another_node_to_ask() {
+    for (written, to) in [
+        ("0E 00 08 C1 C2 C3 C4 C5 C6 C7 C8", None),
+        ("0E 00 0E C1 C2 C3 C4 C5 C6 C7 C8 CB 00 71 01 1F 90", Some(v4(1))),
+        ("0E 00 1A C1 C2 C3 C4 C5 C6 C7 C8 20 01 0D B8 00*10 00 02 1F 90", Some(v6(2))),
+    ] {
+        let trailer = Trailer { probe: Some(Probe { txid: TXID, to }), ..Trailer::default() };
+        golden(&format!("00 11*32 4B 50 01 {written}"), with_trailer(Body::Ping, trailer));
+    }
+}
+
+#[test]
 fn announced() {
     golden("07 11*32 22*32", plain(Body::Announced { topic: TOPIC }));
     golden(
@@ -289,6 +301,7 @@ fn all_255_tags_may_come_together() {
             6 => 6,
             11 => 2,
             12 | 13 => 4,
+            14 => 8,
             _ => 0,
         };
         packet.extend([tag, 0, len]);
@@ -583,7 +596,7 @@ fn body() -> impl Strategy<Value = (u8, Vec<u8>)> {
 /// Fields that are in order, each tag once, in any order.
 fn trailer() -> impl Strategy<Value = Vec<u8>> {
     let value = prop::collection::vec(any::<u8>(), 50..160);
-    let fields = prop::collection::btree_map(0_u8..=14, value, 0..8);
+    let fields = prop::collection::btree_map(0_u8..=15, value, 0..8);
     let in_order = |(tag, mut value): (u8, Vec<u8>)| {
         let len = match tag {
             1 => 8,
@@ -596,6 +609,7 @@ fn trailer() -> impl Strategy<Value = Vec<u8>> {
             10 => 1 + value.len() % 16,
             11 => 2,
             12 | 13 => 4,
+            14 => [8, 14, 26][value.len() % 3],
             _ => value.len(),
         };
         value.truncate(len);

@@ -3,6 +3,7 @@
 //! The parts do not call each other. They keep state, answer questions and return decisions;
 //! `protocol` asks them and acts.
 
+mod contacted;
 mod doubts;
 pub mod guard;
 mod home;
@@ -12,6 +13,7 @@ mod operations;
 pub mod own;
 mod pace;
 pub mod protocol;
+mod reachability;
 pub mod requests;
 mod rounds;
 pub mod routing;

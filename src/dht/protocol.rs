@@ -65,6 +65,9 @@ impl Engine {
             return self.refuse(Refusal::SenderId);
         }
         self.last_arrival = now;
+        if self.proves(now, &from, &message) {
+            return;
+        }
         match message.body.kind() {
             Kind::Ping | Kind::FindNode | Kind::GetPeers | Kind::AnnouncePeer => {
                 self.serve(now, from, &message, len, out);
@@ -94,6 +97,7 @@ impl Engine {
         self.start_rounds(now, out);
         self.refresh(now, out);
         self.watch(now, out);
+        self.look_outside(now, out);
         self.sweep(now);
         self.run(now, out);
     }
@@ -120,6 +124,7 @@ impl Engine {
             self.next_round(),
             self.next_refresh(),
             self.next_watch(),
+            self.next_look_outside(),
             self.next_sweep_at(),
         ]
         .into_iter()
@@ -180,7 +185,10 @@ impl Engine {
         if let Some(seen_at) = trailer.endpoint {
             self.seen_at(now, from, seen_at);
         }
-        if !trailer.read_only {
+        self.probe_answered(&request, &trailer);
+        if trailer.read_only {
+            self.table.vacate(&from);
+        } else {
             let contact = Contact { id: reply.sender, endpoint: from };
             match self.table.answered(now, contact, round_trip) {
                 Admission::Listed => self.doubts.settle(&contact.id),

@@ -10,13 +10,15 @@ use thiserror::Error;
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, Message, Part, Token, TxId};
+use crate::wire::message::{Body, Contact, Endpoint, Message, Part, Probe, Token, TxId};
 
 /// What was asked, as far as a reply must match it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Question {
     /// PING.
     Ping,
+    /// PING that wants another node to be asked, see [`Probe`].
+    Probe(Probe),
     /// FIND_NODE for the target.
     FindNode(NodeId),
     /// GET_PEERS of the topic, for this part of its peers.
@@ -41,7 +43,7 @@ impl Question {
     pub fn target(&self) -> Option<NodeId> {
         match self {
             Question::FindNode(target) | Question::GetPeers(target, _) => Some(*target),
-            Question::Ping | Question::Announce(_) => None,
+            Question::Ping | Question::Probe(_) | Question::Announce(_) => None,
         }
     }
 
@@ -56,7 +58,7 @@ impl Question {
     /// Whether `body` is of a type that answers this, about the same topic.
     fn is_answered_by(self, body: &Body<'_>) -> bool {
         match (self, body) {
-            (Question::Ping, Body::Pong)
+            (Question::Ping | Question::Probe(_), Body::Pong)
             | (
                 Question::FindNode(_) | Question::GetPeers(..),
                 Body::FoundNodes | Body::Error { .. },

@@ -42,7 +42,7 @@ pub struct PySimulation {
 #[pymethods]
 impl PySimulation {
     #[new]
-    #[pyo3(signature = (nodes, seed, loss, latency_ms, churn, hostile, conduct, local, config))]
+    #[pyo3(signature = (nodes, seed, loss, latency_ms, churn, hostile, conduct, nat, local, config))]
     #[expect(clippy::too_many_arguments, reason = "those of kadepy.Simulation")]
     fn new(
         py: Python<'_>,
@@ -53,6 +53,7 @@ impl PySimulation {
         churn: &Bound<'_, PyAny>,
         hostile: &Bound<'_, PyAny>,
         conduct: &Bound<'_, PyAny>,
+        nat: &Bound<'_, PyAny>,
         local: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
@@ -71,6 +72,8 @@ impl PySimulation {
             churn,
             hostile: convert::share("hostile", hostile)?,
             conduct: CONDUCTS[conduct].1,
+            nat: convert::share("nat", nat)?,
+            read_only: None,
             is_local: convert::boolean("local", local)?,
             config: config::config(config)?,
         };

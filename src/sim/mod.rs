@@ -17,6 +17,7 @@
 
 mod hostile;
 mod link;
+mod nat;
 mod queue;
 mod trace;
 
@@ -31,6 +32,7 @@ use rand_core::{Rng, SeedableRng};
 pub use self::hostile::Conduct;
 pub use self::link::{Duplication, Fault, Flight, Loss, Partition, Reordering};
 use self::link::{Latency, share};
+use self::nat::Nat;
 use self::queue::{Happening, Letter, Queue};
 use self::trace::Trace;
 pub use self::trace::{Goal, Lookup, Step};
@@ -58,6 +60,11 @@ pub struct Settings {
     pub hostile: f64,
     /// What these do.
     pub conduct: Conduct,
+    /// The share of nodes that are behind translators, which let only those in that the node behind has
+    /// sent to.
+    pub nat: f64,
+    /// What each node is told about being read-only; see [`Engine::set_read_only`].
+    pub read_only: Option<bool>,
     /// Whether the nodes have addresses of one local network, not public ones.
     pub is_local: bool,
     /// The limits of each node.
@@ -97,7 +104,10 @@ pub struct Simulation {
 struct Member {
     /// `None` before the start and after the end.
     engine: Option<Box<Engine>>,
+    /// As others see it.
     endpoint: Endpoint,
+    /// Its translator, where it has one.
+    nat: Option<Box<Nat>>,
     wakes_at: Time,
     is_hostile: bool,
     /// Whether its next mischief is planned.
@@ -140,6 +150,8 @@ impl Default for Settings {
             churn: None,
             hostile: 0.0,
             conduct: Conduct::Collude,
+            nat: 0.0,
+            read_only: None,
             is_local: false,
             config: Config::default(),
         }
@@ -186,9 +198,14 @@ impl Simulation {
                 sim.hostile.push(index);
             }
             let endpoint = sim.new_address();
+            let is_behind = index >= SEEDS as u32
+                && sim.settings.nat > 0.0
+                && share(&mut sim.rng) < sim.settings.nat;
+            let nat = is_behind.then(|| Box::new(Nat::new(share(&mut sim.rng))));
             let member = Member {
                 engine: None,
                 endpoint,
+                nat,
                 wakes_at: Time::MAX,
                 is_hostile,
                 is_scheming: false,
@@ -271,13 +288,18 @@ impl Simulation {
 
     fn start(&mut self, index: u32) {
         let (id, seed) = (NodeId(self.random()), self.random());
-        // Honest ones: who joins through others is lost from the start.
+        // Honest ones that can be reached: who joins through others is lost from the start.
+        let is_seed =
+            |at: u32, member: &Member| at != index && !member.is_hostile && member.nat.is_none();
         let seeds: Vec<Endpoint> = (0..SEEDS)
-            .filter_map(|_| self.random_honest(index).map(|at| self.endpoint(at)))
+            .filter_map(|_| self.random_member(is_seed).map(|at| self.endpoint(at)))
             .collect();
         self.started = self.started.max(index + 1);
         let endpoint = self.endpoint(index);
-        let mut engine = Engine::new(self.now, id, endpoint, Arc::clone(&self.config), seed);
+        let is_behind = self.members[index as usize].nat.is_some();
+        let bound = if is_behind { Nat::inside() } else { endpoint };
+        let mut engine = Engine::new(self.now, id, bound, Arc::clone(&self.config), seed);
+        engine.set_read_only(self.settings.read_only);
         if !seeds.is_empty() {
             engine.stay_joined(self.now, seeds, false, &mut Outbox::default());
         }
@@ -301,7 +323,7 @@ impl Simulation {
     fn replace(&mut self, index: u32) {
         if self.members[index as usize].engine.is_some() {
             self.switch_off(index);
-            self.members[index as usize].endpoint = self.new_address();
+            self.move_to(index, None);
             self.start(index);
         }
     }
@@ -318,7 +340,7 @@ impl Simulation {
     fn arrive(&mut self, letter: &mut Letter) {
         let index = letter.receiver;
         let member = &self.members[index as usize];
-        if member.engine.is_none() || member.endpoint != letter.to {
+        if !self.is_reached(member, &letter.to, &letter.from) {
             self.traffic.lost += 1;
             return;
         }
@@ -371,15 +393,51 @@ impl Simulation {
         }
         let mut out = std::mem::take(&mut self.out);
         let is_traced = self.members[index as usize].traced > 0;
-        let from = self.endpoint(index);
         for (to, datagram) in out.iter() {
             if is_traced {
                 self.trace_departure(index, to, datagram);
             }
+            let from = self.leave(index, &to);
             self.send(index, from, to, datagram);
         }
         out.clear();
         self.out = out;
+    }
+
+    /// The source of a datagram that leaves a node, which a translator may give another port.
+    fn leave(&mut self, index: u32, to: &Endpoint) -> Endpoint {
+        let now = self.now;
+        let member = &mut self.members[index as usize];
+        if member.nat.as_mut().is_some_and(|nat| nat.let_out(now, to)) {
+            let endpoint =
+                member.endpoint.with_port(member.endpoint.port().wrapping_add(1).max(1_024));
+            self.move_to(index, Some(endpoint));
+            self.at.insert(endpoint, index);
+        }
+        self.endpoint(index)
+    }
+
+    /// Whether a datagram to an address of a member gets to its node.
+    fn is_reached(&self, member: &Member, to: &Endpoint, from: &Endpoint) -> bool {
+        member.engine.is_some()
+            && member.endpoint == *to
+            && member.nat.as_ref().is_none_or(|nat| nat.lets_in(self.now, from))
+    }
+
+    /// Gives a place in the network another address; without one, one that nobody had, and to its node,
+    /// if it is behind a translator, another translator.
+    fn move_to(&mut self, index: u32, endpoint: Option<Endpoint>) {
+        let (endpoint, nat) = match endpoint {
+            Some(endpoint) => (endpoint, None),
+            None if self.members[index as usize].nat.is_some() => {
+                (self.new_address(), Some(Box::new(Nat::new(share(&mut self.rng)))))
+            }
+            None => (self.new_address(), None),
+        };
+        let member = &mut self.members[index as usize];
+        member.nat = nat.or(member.nat.take());
+        let former = std::mem::replace(&mut member.endpoint, endpoint);
+        self.at.remove(&former);
     }
 
     /// Sends one datagram, whose source may be a lie.
@@ -437,10 +495,8 @@ impl Simulation {
         let mut rebound = 0;
         for index in 0..self.members.len() as u32 {
             if self.members[index as usize].engine.is_some() && share(&mut self.rng) < part {
-                let endpoint = self.new_address();
-                let member = &mut self.members[index as usize];
-                self.at.remove(&std::mem::replace(&mut member.endpoint, endpoint));
-                self.at.insert(endpoint, index);
+                self.move_to(index, None);
+                self.at.insert(self.endpoint(index), index);
                 rebound += 1;
             }
         }

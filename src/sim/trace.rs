@@ -53,6 +53,11 @@ pub struct Lookup {
     pub queries: u32,
     /// Queries and the answers that came.
     pub messages: u32,
+    /// Contacts that the answers named, as often as they did, and how many of them the asker could not
+    /// have reached at that moment: dead ones, and such behind a translator.
+    pub named: u32,
+    /// See [`Lookup::named`].
+    pub unreachable: u32,
     /// The way to the nearest node that it found, or to the one that gave the record: whom the own
     /// table named, whom that one named, and so on. Its length is the number of hops.
     pub path: Vec<Step>,
@@ -78,6 +83,8 @@ pub(super) struct Trace {
     started: Time,
     queries: u32,
     answers: u32,
+    named: u32,
+    unreachable: u32,
     open: BTreeSet<TxId>,
     /// Who named an address first; nobody where the own table did.
     named_by: HashMap<Endpoint, Option<Endpoint>>,
@@ -144,6 +151,8 @@ impl Simulation {
             started: now,
             queries: 0,
             answers: 0,
+            named: 0,
+            unreachable: 0,
             open: BTreeSet::new(),
             named_by: HashMap::new(),
             answered: HashMap::new(),
@@ -184,6 +193,8 @@ impl Simulation {
             return;
         };
         let now = self.now;
+        let unreachable = message.nodes.iter().filter(|node| !self.reaches(index, &node.endpoint));
+        let unreachable = unreachable.count() as u32;
         let mut traces = self.traces.iter_mut().filter(|trace| trace.member == index);
         let Some(trace) = traces.find(|trace| trace.open.contains(&txid)) else {
             return;
@@ -194,6 +205,8 @@ impl Simulation {
         }
         trace.open.remove(&txid);
         trace.answers += 1;
+        trace.named += message.nodes.len() as u32;
+        trace.unreachable += unreachable;
         trace.last = Some(letter.from);
         let contact = Contact { id: message.sender, endpoint: letter.from };
         trace.answered.entry(letter.from).or_insert(Step { contact, answered: now });
@@ -256,6 +269,8 @@ impl Simulation {
             latency: self.now - trace.started,
             success,
             queries: trace.queries,
+            named: trace.named,
+            unreachable: trace.unreachable,
             messages: trace.queries + trace.answers,
             path: end.map_or_else(Vec::new, |end| trace.path_to(end)),
             nodes,
@@ -264,11 +279,19 @@ impl Simulation {
         });
     }
 
-    /// The k nodes nearest to `target` that live, but `asker`, the nearest first.
+    /// Whether what a member sends there now gets to a node.
+    fn reaches(&self, member: u32, to: &Endpoint) -> bool {
+        let own = self.endpoint(member);
+        let there = self.at.get(to).map(|&at| &self.members[at as usize]);
+        there.is_some_and(|there| self.is_reached(there, to, &own))
+    }
+
+    /// The k nodes nearest to `target` that live and that anybody can reach, but `asker`, the nearest
+    /// first.
     pub(super) fn nearest(&self, target: &NodeId, asker: u32) -> Vec<u32> {
         let k = self.config.k;
         let mut nearest: Vec<_> = (0..self.members.len() as u32)
-            .filter(|&index| index != asker)
+            .filter(|&index| index != asker && self.members[index as usize].nat.is_none())
             .filter_map(|index| Some((self.id(index)?.distance(target), index)))
             .collect();
         if nearest.len() > k {

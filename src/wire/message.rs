@@ -200,6 +200,20 @@ pub struct Trailer<'a> {
     /// In a [`Body::Peers`]: how many peers there are of what was asked for. It travels only where
     /// the message does not hold all of them.
     pub total: Option<u32>,
+    /// In a [`Body::Ping`]: what its sender wants to have another node asked; in the [`Body::Pong`]:
+    /// that this is done.
+    pub probe: Option<Probe>,
+}
+
+/// A PING that is to come from another node than the one asked, so that it shows whether strangers
+/// reach its receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// The transaction id of that PING. Nobody else knows it.
+    pub txid: TxId,
+    /// Where it is to go, for the node that is to send it. Without one, it is to go to whoever asks, and
+    /// the node asked is to choose who sends it.
+    pub to: Option<Endpoint>,
 }
 
 /// One of `count` parts of the peers that a node stores. Who stores them decides which peer is in

@@ -6,7 +6,7 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
-use super::message::{Body, Contact, Endpoint, Message, Part, Trailer, TxId, Want};
+use super::message::{Body, Contact, Endpoint, Message, Part, Probe, Trailer, TxId, Want};
 use crate::id::{ID_LEN, NodeId};
 
 /// The longest datagram that a node sends, in bytes.
@@ -30,6 +30,10 @@ const PEER4_LEN: usize = 6;
 const PEER6_LEN: usize = 18;
 const PART_LEN: usize = 4;
 const TOTAL_LEN: usize = 4;
+const TXID_LEN: usize = 8;
+/// A PROBE that names an IPv4 or an IPv6 address.
+const PROBE4_LEN: usize = TXID_LEN + PEER4_LEN;
+const PROBE6_LEN: usize = TXID_LEN + PEER6_LEN;
 const MAX_NODES: usize = MAX_READ / NODE4_LEN;
 const MAX_PEERS: usize = MAX_READ / PEER4_LEN;
 
@@ -53,6 +57,7 @@ mod tag {
     pub const BOOT: u8 = 11;
     pub const PART: u8 = 12;
     pub const TOTAL: u8 = 13;
+    pub const PROBE: u8 = 14;
 }
 
 /// The types of packets.
@@ -290,11 +295,7 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
         seen[word] |= bit;
 
         match (tag, len) {
-            (tag::TXID, 8) => {
-                let mut txid = [0; 8];
-                txid.copy_from_slice(value);
-                trailer.txid = Some(TxId(txid));
-            }
+            (tag::TXID, TXID_LEN) => trailer.txid = Some(txid_from(value)),
             (tag::TOKEN, 1..=32) => trailer.token = Some(value),
             (tag::NODES4, len) if len % NODE4_LEN == 0 => lists.read_nodes4(value),
             (tag::NODES6, len) if len % NODE6_LEN == 0 => lists.read_nodes6(value),
@@ -316,7 +317,16 @@ fn read_trailer<'a>(fields: &'a [u8], lists: &mut Lists) -> Result<Trailer<'a>, 
             (tag::TOTAL, TOTAL_LEN) => {
                 trailer.total = Some(u32::from_be_bytes([value[0], value[1], value[2], value[3]]));
             }
-            (tag::TXID..=tag::TOTAL, _) => return Err(DecodeError::Trailer),
+            (tag::PROBE, TXID_LEN | PROBE4_LEN | PROBE6_LEN) => {
+                let (txid, to) = value.split_at(TXID_LEN);
+                let to = match to.len() {
+                    PEER4_LEN => Some(endpoint4(to)),
+                    PEER6_LEN => Some(lists.endpoint6(to)),
+                    _ => None,
+                };
+                trailer.probe = Some(Probe { txid: txid_from(txid), to });
+            }
+            (tag::TXID..=tag::PROBE, _) => return Err(DecodeError::Trailer),
             _ => {}
         }
     }
@@ -327,6 +337,12 @@ fn id_from(bytes: &[u8]) -> NodeId {
     let mut id = [0; ID_LEN];
     id.copy_from_slice(bytes);
     NodeId(id)
+}
+
+fn txid_from(bytes: &[u8]) -> TxId {
+    let mut txid = [0; TXID_LEN];
+    txid.copy_from_slice(bytes);
+    TxId(txid)
 }
 
 fn part_from(bytes: &[u8]) -> Option<Part> {
@@ -419,16 +435,23 @@ fn fitting<'a, T>(
 fn trailer_len(trailer: &Trailer<'_>) -> usize {
     let field = |len: usize| FIELD_HEADER_LEN + len;
     MAGIC.len()
-        + trailer.txid.map_or(0, |_| field(8))
-        + trailer
-            .endpoint
-            .map_or(0, |endpoint| field(if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN }))
+        + trailer.txid.map_or(0, |_| field(TXID_LEN))
+        + trailer.endpoint.map_or(0, |endpoint| field(endpoint_len(&endpoint)))
         + trailer.token.map_or(0, |token| field(token.len()))
         + if flags(trailer) == 0 { 0 } else { field(1) }
         + trailer.want.map_or(0, |_| field(1))
         + trailer.agent.map_or(0, |agent| field(agent.len()))
         + trailer.boot.map_or(0, |_| field(2))
         + if trailer.part == Part::WHOLE { 0 } else { field(PART_LEN) }
+        + trailer.probe.map_or(0, |probe| field(probe_len(&probe)))
+}
+
+fn endpoint_len(endpoint: &Endpoint) -> usize {
+    if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN }
+}
+
+fn probe_len(probe: &Probe) -> usize {
+    TXID_LEN + probe.to.as_ref().map_or(0, endpoint_len)
 }
 
 fn flags(trailer: &Trailer<'_>) -> u8 {
@@ -489,8 +512,7 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
         put_field(out, tag::TXID, &txid.0);
     }
     if let Some(endpoint) = &trailer.endpoint {
-        let len = if endpoint.is_ipv4() { PEER4_LEN } else { PEER6_LEN };
-        put_field_header(out, tag::ENDPOINT, len);
+        put_field_header(out, tag::ENDPOINT, endpoint_len(endpoint));
         put_endpoint(out, endpoint);
     }
     if let Some(token) = trailer.token {
@@ -512,6 +534,11 @@ fn write_trailer(message: &Message<'_>, trailer: &Trailer<'_>, plan: &Plan<'_>, 
         put_field_header(out, tag::PART, PART_LEN);
         out.extend_from_slice(&trailer.part.index().to_be_bytes());
         out.extend_from_slice(&trailer.part.count().to_be_bytes());
+    }
+    if let Some(probe) = &trailer.probe {
+        put_field_header(out, tag::PROBE, probe_len(probe));
+        out.extend_from_slice(&probe.txid.0);
+        probe.to.iter().for_each(|to| put_endpoint(out, to));
     }
     if let Some(total) = plan.total {
         put_field(out, tag::TOTAL, &total.to_be_bytes());

@@ -396,6 +396,8 @@ impl Engine {
             topics: self.storage.topics(),
             records: self.storage.records(),
             uptime: now - self.born,
+            reachable: self.reachable(),
+            read_only: self.is_read_only(),
         }
     }
 }

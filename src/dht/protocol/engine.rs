@@ -9,6 +9,7 @@ use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::output::{Event, Outbox, Warning};
+use super::outside::{Outside, PROBE_LEN};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
 use crate::dht::doubts::Doubts;
@@ -24,7 +25,7 @@ use crate::dht::storage::Storage;
 use crate::dht::tasks::Task;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, Message, Token, Trailer, TxId};
+use crate::wire::message::{Body, Contact, Endpoint, Message, Token, Trailer};
 use crate::wire::native;
 use crate::wire::seal::Seal;
 
@@ -70,6 +71,7 @@ pub struct Engine {
     pub(super) guard: Guard,
     pub(super) doubts: Doubts,
     pub(super) own: Own,
+    pub(super) outside: Outside,
     /// Another number each time the node begins with nothing stored. It says so in its answers, and in
     /// the questions that are padded, where it costs nothing.
     pub(super) boot: u16,
@@ -121,6 +123,7 @@ impl Engine {
             pace: Pace::new(config.open_requests),
             doubts: Doubts::default(),
             own: Own::default(),
+            outside: Outside::new(now),
             boot: boot_number(&mut rng),
             config,
             rng,
@@ -179,8 +182,7 @@ impl Engine {
 
     /// Sends a question; whether there was room for one more.
     pub(super) fn ask(&mut self, request: Request, out: &mut Outbox) -> bool {
-        let mut txid = TxId([0; 8]);
-        self.rng.fill_bytes(&mut txid.0);
+        let txid = self.random_txid();
         let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
         match self.requests.open(txid, request, known_rtt) {
             Ok(None) => {}
@@ -192,9 +194,14 @@ impl Engine {
                 return false;
             }
         }
-        let mut trailer = Trailer { txid: Some(txid), ..Trailer::default() };
+        let read_only = self.is_unlisted_at(&request.to);
+        let mut trailer = Trailer { txid: Some(txid), read_only, ..Trailer::default() };
         let (body, pad_to) = match &request.question {
             Question::Ping => (Body::Ping, 0),
+            &Question::Probe(probe) => {
+                trailer.probe = Some(probe);
+                (Body::Ping, if probe.to.is_none() { PROBE_LEN } else { 0 })
+            }
             &Question::FindNode(target) => {
                 trailer.boot = Some(self.boot);
                 (Body::FindNode { target }, PADDED_LEN)
@@ -242,6 +249,7 @@ impl Engine {
         out: &mut Outbox,
         write: impl FnOnce(&mut Vec<u8>) -> Option<usize>,
     ) -> usize {
+        self.outside.mark(&to);
         let len = out.push(to, |bytes| self.seal.append(bytes, write)).unwrap_or(0);
         self.counters.bytes_out += len as u64;
         len
@@ -308,6 +316,7 @@ impl Engine {
         self.guard.check_invariants();
         self.doubts.check_invariants();
         self.own.check_invariants();
+        self.outside.check_invariants();
         self.operations.check_invariants(&self.config);
         assert!(self.table.get(&self.id).is_none());
         self.pace.check_invariants(&self.requests);

@@ -1,11 +1,71 @@
-//! How the node is seen from outside: at which address.
+//! How the node is seen from outside: at which address, and whether strangers reach it there. One that
+//! they do not reach asks others not to list it.
+
+use std::time::Duration;
+
+use rand_core::Rng;
 
 use super::engine::Engine;
-use super::output::Event;
+use super::output::{Event, Outbox};
+use crate::dht::contacted::{Contacted, MEMORY};
 use crate::dht::own::voter;
+use crate::dht::reachability::{Quota, Reachability};
+use crate::dht::requests::{Purpose, Question, Request};
 use crate::time::Time;
-use crate::wire::message::Endpoint;
+use crate::wire::message::{Body, Contact, Endpoint, Message, Probe, Trailer, TxId};
 
+/// So long packets of strangers may come by themselves before somebody is asked for one: to a node that
+/// is most likely reached, and to another.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
+
+/// A PROBE is padded to this, so that it is not shorter than what it causes to be sent on.
+pub(super) const PROBE_LEN: usize = 80;
+/// A PING with a transaction id, what a PROBE that names an address adds to it by family, and what
+/// FLAGS add; not sealed.
+pub(super) const PING_LEN: usize = 47;
+const PASSED_LEN: [usize; 2] = [PING_LEN + 17, PING_LEN + 29];
+pub(super) const FLAGS_LEN: usize = 4;
+
+/// What the engine keeps of it.
+pub struct Outside {
+    contacted: Contacted,
+    reachability: Reachability,
+    /// PROBEs passed on for others, and PINGs sent because of those that others have passed on.
+    passed: Quota,
+    sent: Quota,
+    /// Whether it asks others not to list it; `None` where that depends on whether they reach it.
+    read_only: Option<bool>,
+    /// The address of this host from which it sends to the Internet, of a node bound to all of them.
+    host: Option<Endpoint>,
+}
+
+impl Outside {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            contacted: Contacted::new(now),
+            reachability: Reachability::default(),
+            passed: Quota::default(),
+            sent: Quota::default(),
+            read_only: None,
+            host: None,
+        }
+    }
+
+    /// Takes note that something is sent there.
+    pub(super) fn mark(&mut self, to: &Endpoint) {
+        if !to.is_local() {
+            self.contacted.mark(to);
+        }
+    }
+
+    pub(super) fn check_invariants(&self) {
+        self.contacted.check_invariants();
+        self.passed.check_invariants();
+        self.sent.check_invariants();
+    }
+}
+
+/// What is known, and what the owner says.
 impl Engine {
     /// The public address at which other networks agree that they see this node: of IPv4, and of IPv6.
     ///
@@ -16,21 +76,195 @@ impl Engine {
         self.own.external()
     }
 
+    /// Whether packets of strangers reach this node; `None` while that is not known, or nothing that is
+    /// public has answered.
+    pub fn reachable(&self) -> Option<bool> {
+        self.outside.reachability.status()
+    }
+
+    /// Whether it asks public nodes not to list it.
+    pub fn is_read_only(&self) -> bool {
+        let is_outside = self.outside.reachability.has_begun();
+        self.outside.read_only.unwrap_or_else(|| is_outside && self.is_out_of_reach())
+    }
+
+    /// Has it ask others never, or always, to list it; or, with `None`, as long as it is behind a
+    /// translator and no stranger's packet has come through. Local nodes always list such a one.
+    pub fn set_read_only(&mut self, read_only: Option<bool>) {
+        self.outside.read_only = read_only;
+    }
+
+    /// Tells it from which address of this host its socket sends to the Internet, if it is bound to all.
+    pub fn set_host(&mut self, host: Endpoint) {
+        self.outside.host = Some(host);
+    }
+
+    /// Whether a node there is asked not to list this one.
+    pub(super) fn is_unlisted_at(&self, by: &Endpoint) -> bool {
+        let decides = || !by.is_local() && self.is_out_of_reach();
+        self.outside.read_only.unwrap_or_else(decides)
+    }
+
+    /// Whether strangers cannot reach it, or, as long as that is not known, are not likely to.
+    fn is_out_of_reach(&self) -> bool {
+        self.reachable().map_or_else(|| self.is_translated(), |is_reachable| !is_reachable)
+    }
+
+    /// Whether others see it at another address than it has.
+    fn is_translated(&self) -> bool {
+        let has_one = !self.bound.ip().is_unspecified();
+        let host = self.outside.host.map(|host| host.with_port(self.bound.port()));
+        let own = if has_one { Some(self.bound) } else { host };
+        own.is_some_and(|own| {
+            let external = self.own.external()[usize::from(!own.is_ipv4())];
+            external.map_or(own.is_local(), |external| external != own)
+        })
+    }
+
     /// Takes note of where a node that has answered sees this one.
     pub(super) fn seen_at(&mut self, now: Time, by: Endpoint, seen_at: Endpoint) {
         if !self.guard.believes(&seen_at, &by, true) {
             return;
         }
-        let former = self.own.external();
         let network = voter(&by);
         let is_no_other = self.table.len() <= 1
             || self.table.entries().all(|entry| voter(&entry.contact.endpoint) == network);
+        let former = self.own.external();
         self.own.told(now, by, seen_at, is_no_other);
         for (former, address) in former.into_iter().zip(self.own.external()) {
             if former != address {
                 self.events.push_back(Event::External { former, address });
                 self.announce_anew(now, former, address);
             }
+            if let (Some(former), Some(address)) = (former, address)
+                && former.ip() != address.ip()
+            {
+                self.outside.reachability.moved(now);
+            }
         }
+    }
+}
+
+/// The proof.
+impl Engine {
+    /// Takes note of a packet that decodes. One of a stranger, whom nobody has given leave to send,
+    /// proves that others can be heard too. Returns whether that is all that it is for.
+    pub(super) fn proves(&mut self, now: Time, from: &Endpoint, packet: &Message<'_>) -> bool {
+        let patience = PATIENCE[usize::from(self.is_translated())];
+        let Outside { reachability, contacted, read_only, .. } = &mut self.outside;
+        let is_expected = matches!(packet.body, Body::Ping)
+            && packet.txid().is_some_and(|txid| reachability.expects(txid));
+        if from.is_local() || !is_expected && !reachability.wants_proof(now) {
+            return false;
+        }
+        let is_same_host =
+            self.own.external().iter().flatten().any(|external| external.ip() == from.ip());
+        if !is_same_host && !contacted.contains(from) {
+            reachability.prove(now);
+        } else if is_expected {
+            reachability.came_by_leave(now);
+        }
+        // A public node has been heard.
+        if read_only.is_none() {
+            reachability.begin(now.max(self.born + MEMORY) + patience);
+        }
+        is_expected
+    }
+
+    /// Lets time pass; asks a contact to have the node proved reachable where that is due.
+    pub(super) fn look_outside(&mut self, now: Time, out: &mut Outbox) {
+        self.outside.contacted.turn(now);
+        if !self.outside.reachability.tick(now) {
+            return;
+        }
+        let helper = self.random_contact(|contact| !contact.endpoint.is_local());
+        let txid = helper.map(|_| self.random_txid());
+        self.outside.reachability.ask(now, txid);
+        if let (Some(helper), Some(txid)) = (helper, txid) {
+            let question = Question::Probe(Probe { txid, to: None });
+            self.ask(Request::to_contact(now, helper, question, Purpose::Nothing), out);
+        }
+    }
+
+    /// When there is something to do about it next.
+    pub(super) fn next_look_outside(&self) -> Option<Time> {
+        self.outside.reachability.next_wake()
+    }
+
+    /// Takes note of an answer that may say that a question for a proof is passed on.
+    pub(super) fn probe_answered(&mut self, request: &Request, trailer: &Trailer<'_>) {
+        if let (Question::Probe(asked), Some(told)) = (request.question, trailer.probe)
+            && (asked.to, asked.txid) == (None, told.txid)
+        {
+            self.outside.reachability.passed_on(told.txid);
+        }
+    }
+
+    /// Serves a PING with a PROBE of `len` bytes; gives how many bytes that took in all.
+    ///
+    /// Nobody gains by forging one: what is sent on because of it is no longer than it is, and bounded
+    /// in number.
+    pub(super) fn serve_probe(
+        &mut self,
+        now: Time,
+        from: Endpoint,
+        request: &Message<'_>,
+        (Probe { txid, to }, len): (Probe, usize),
+        out: &mut Outbox,
+    ) -> usize {
+        let before = self.counters.bytes_out;
+        let third = if to.is_none() { self.third(now, &from, len) } else { None };
+        let mut trailer = self.answer_trailer(request, &from);
+        trailer.probe = third.map(|_| Probe { txid, to: None });
+        let limit = self.guard.allowance(&from, len);
+        let answer = Message::new(self.id, Body::Pong, Some(trailer));
+        self.transmit(from, &answer, limit, 0, out);
+        if let Some(third) = third {
+            let question = Question::Probe(Probe { txid, to: Some(from) });
+            self.ask(Request::to_contact(now, third, question, Purpose::Nothing), out);
+        }
+        if let Some(to) = to.filter(|to| self.may_probe(now, to)) {
+            let read_only = self.is_unlisted_at(&to);
+            let trailer = Trailer { txid: Some(txid), read_only, ..Trailer::default() };
+            let ping = Message::new(self.id, Body::Ping, Some(trailer));
+            self.transmit(to, &ping, len, 0, out);
+        }
+        (self.counters.bytes_out - before) as usize
+    }
+
+    /// The contact that is to send a PING to `from`, which asks for that in `len` bytes: one of another
+    /// network, that this node chooses.
+    fn third(&mut self, now: Time, from: &Endpoint, len: usize) -> Option<Contact> {
+        let passed_len = PASSED_LEN[usize::from(!from.is_ipv4())] + FLAGS_LEN;
+        if len < passed_len + self.seal.overhead() {
+            return None;
+        }
+        let third = self.random_contact(|third| {
+            let at = &third.endpoint;
+            !at.is_local() && at.is_ipv4() == from.is_ipv4() && voter(at) != voter(from)
+        });
+        third.filter(|_| self.outside.passed.take(now, from))
+    }
+
+    /// Whether a PING may go there because somebody asks for it.
+    fn may_probe(&mut self, now: Time, to: &Endpoint) -> bool {
+        let is_somebody = to.is_sendable() && !to.is_local() && !self.is_own(to);
+        is_somebody && self.reaches(to) && self.outside.sent.take(now, to)
+    }
+
+    /// A contact that answered its last question, drawn at random: of two, the one that answered later,
+    /// for it is likelier to be there still.
+    fn random_contact(&mut self, wanted: impl Fn(&Contact) -> bool) -> Option<Contact> {
+        let listed = self.table.entries().filter(|entry| entry.is_reliable());
+        let listed: Vec<_> = listed.filter(|entry| wanted(&entry.contact)).collect();
+        let mut draw = || listed.get(self.rng.next_u64() as usize % listed.len().max(1));
+        [draw(), draw()].into_iter().flatten().max_by_key(|entry| entry.seen()).map(|e| e.contact)
+    }
+
+    /// A transaction id.
+    pub(super) fn random_txid(&mut self) -> TxId {
+        let mut txid = TxId([0; 8]);
+        self.rng.fill_bytes(&mut txid.0);
+        txid
     }
 }

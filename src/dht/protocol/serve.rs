@@ -5,6 +5,7 @@ use arrayvec::ArrayVec;
 
 use super::engine::Engine;
 use super::output::Outbox;
+use super::outside::{FLAGS_LEN, PING_LEN};
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
 use crate::dht::routing::{FRESH, MAX_CLOSEST};
@@ -14,9 +15,6 @@ use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Part, Tr
 
 /// The most peers in an answer.
 const PEERS_MAX: usize = 128;
-
-/// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
-const PROBE_LEN: usize = 47;
 
 impl Engine {
     /// Serves a request of `len` bytes, and considers who sent it.
@@ -29,8 +27,30 @@ impl Engine {
         out: &mut Outbox,
     ) {
         let allowance = self.guard.allowance(&from, len);
-        if let Some(used) = self.answer(now, from, request, allowance, out) {
-            self.consider(now, from, request, allowance - used, out);
+        let probe = request.trailer.and_then(|trailer| trailer.probe);
+        let used = match (request.body, probe) {
+            (Body::Ping, Some(probe)) if !from.is_local() => {
+                Some(self.serve_probe(now, from, request, (probe, len), out))
+            }
+            _ => self.answer(now, from, request, allowance, out),
+        };
+        if let Some(used) = used {
+            self.consider(now, from, request, allowance.saturating_sub(used), out);
+        }
+    }
+
+    /// What the trailer of an answer says, whatever was asked.
+    pub(super) fn answer_trailer(
+        &self,
+        request: &Message<'_>,
+        from: &Endpoint,
+    ) -> Trailer<'static> {
+        Trailer {
+            txid: request.txid(),
+            endpoint: Some(*from),
+            boot: Some(self.boot),
+            read_only: self.is_unlisted_at(from),
+            ..Trailer::default()
         }
     }
 
@@ -45,14 +65,9 @@ impl Engine {
         out: &mut Outbox,
     ) -> Option<usize> {
         let asked = request.trailer;
-        let trailer = asked.map(|asked| Trailer {
-            txid: asked.txid,
-            endpoint: Some(from),
-            boot: Some(self.boot),
-            ..Trailer::default()
-        });
+        let trailer = asked.map(|_| self.answer_trailer(request, &from));
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
-        let mut reply = Message::new(self.id, Body::Pong, trailer);
+        let mut reply: Message<'_> = Message::new(self.id, Body::Pong, trailer);
         let nodes: ArrayVec<Contact, MAX_CLOSEST>;
         let mut peers: ArrayVec<Endpoint, PEERS_MAX>;
         let token;
@@ -162,12 +177,15 @@ impl Engine {
         allowance_left: usize,
         out: &mut Outbox,
     ) {
-        if allowance_left < PROBE_LEN + self.seal.overhead() {
+        let flags_len = if self.is_unlisted_at(&from) { FLAGS_LEN } else { 0 };
+        if allowance_left < PING_LEN + flags_len + self.seal.overhead() {
             return;
         }
         let candidate = Contact { id: request.sender, endpoint: from };
-        let is_welcome = !request.trailer.is_some_and(|trailer| trailer.read_only)
-            && (self.table.has_use_for(&candidate) || self.has_begun_anew(request))
+        if request.trailer.is_some_and(|trailer| trailer.read_only) {
+            return self.doubt_read_only(now, candidate, out);
+        }
+        let is_welcome = (self.table.has_use_for(&candidate) || self.has_begun_anew(request))
             && !self.requests.is_asking(from);
         if !is_welcome {
             return;
@@ -194,6 +212,16 @@ impl Engine {
         };
         if !is_taken {
             self.refuse(Refusal::Candidates);
+        }
+    }
+
+    /// Asks a contact that wants to be listed no longer whether that is so, for a request may be forged;
+    /// its answer has it leave the table.
+    fn doubt_read_only(&mut self, now: Time, sender: Contact, out: &mut Outbox) {
+        let listed = self.table.get(&sender.id).filter(|entry| entry.contact == sender);
+        if listed.is_some_and(|entry| now - entry.seen() > FRESH) && self.doubts.raise(now, sender)
+        {
+            self.check(now, sender, out);
         }
     }
 

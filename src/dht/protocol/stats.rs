@@ -115,4 +115,8 @@ pub struct Stats {
     pub records: usize,
     /// How long it runs.
     pub uptime: Duration,
+    /// Whether packets of strangers reach it, where that is known.
+    pub reachable: Option<bool>,
+    /// Whether it asks public nodes not to list it.
+    pub read_only: bool,
 }

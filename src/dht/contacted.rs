@@ -1,0 +1,153 @@
+//! The addresses that a node has sent to lately: a translator or a firewall lets those in, whatever it
+//! thinks of strangers.
+
+use std::time::Duration;
+
+use crate::time::Time;
+use crate::wire::message::Endpoint;
+
+/// No mapping of a translator that nothing leaves through lives longer (RFC 4787, section 4.3, has two
+/// minutes for the least, and five for what is recommended).
+pub const MEMORY: Duration = Duration::from_secs(600);
+/// Bits of a generation: at first, and at the most, for a node that talks to 100,000 others.
+const BITS_MIN: usize = 1 << 10;
+const BITS_MAX: usize = 1 << 18;
+
+/// A set of IP addresses that forgets each after [`MEMORY`] to twice that: a Bloom filter of one hash in
+/// two generations. It may take an address for one of the set that is not, and never the reverse.
+#[derive(Default)]
+pub struct Contacted {
+    current: Vec<u64>,
+    /// The generation before; none of a node that has just started, which does not know whom it sent to
+    /// before that.
+    former: Option<Vec<u64>>,
+    /// Bits that were set in the current one.
+    marked: usize,
+    /// When the current generation began.
+    began: Time,
+}
+
+impl Contacted {
+    /// Nothing is known of what was before `now`.
+    pub fn new(now: Time) -> Self {
+        Self { began: now, ..Self::default() }
+    }
+
+    /// Takes note that something is sent there.
+    pub fn mark(&mut self, to: &Endpoint) {
+        if self.current.is_empty() {
+            self.current = vec![0; BITS_MIN / 64];
+        }
+        let (word, bit) = place(&self.current, to);
+        self.marked += usize::from(self.current[word] & bit == 0);
+        self.current[word] |= bit;
+        let bits = self.current.len() * 64;
+        if self.marked * 4 > bits && bits < BITS_MAX {
+            // The hash's next bit counts from now on; of addresses marked before it is not known.
+            self.current.extend_from_within(..);
+        }
+    }
+
+    /// Lets time pass; to be called before marks are made.
+    pub fn turn(&mut self, now: Time) {
+        // Where even the most bits are used up, no memory is that long.
+        let is_full = self.marked * 2 > BITS_MAX;
+        if now - self.began >= MEMORY || is_full {
+            let is_recent = now - self.began < MEMORY * 2;
+            let bits = self.current.len();
+            let former = std::mem::replace(&mut self.current, vec![0; bits]);
+            self.former = Some(if is_recent { former } else { Vec::new() });
+            self.marked = 0;
+            self.began = now;
+        }
+    }
+
+    /// Whether something may have been sent there lately.
+    pub fn contains(&self, from: &Endpoint) -> bool {
+        let holds = |bits: &Vec<u64>| {
+            !bits.is_empty() && {
+                let (word, bit) = place(bits, from);
+                bits[word] & bit != 0
+            }
+        };
+        self.former.as_ref().is_none_or(holds) || holds(&self.current)
+    }
+
+    /// Panics where it takes more room than allowed.
+    pub fn check_invariants(&self) {
+        assert!(self.current.len() * 64 <= BITS_MAX);
+        assert!(self.current.is_empty() || self.current.len().is_power_of_two());
+    }
+}
+
+/// The bit of an address, by its word and in it.
+fn place(bits: &[u64], endpoint: &Endpoint) -> (usize, u64) {
+    let ip = u128::from_be_bytes(*endpoint.ip_bytes());
+    // SplitMix64's finalizer, see `sim::link`. Nobody gains by addresses that fall together.
+    let mut hash = (ip ^ (ip >> 64)) as u64;
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
+    let at = hash as usize & (bits.len() * 64 - 1);
+    (at / 64, 1 << (at % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn ip(index: u32) -> Endpoint {
+        Endpoint::new(index.to_be_bytes(), 4_000)
+    }
+
+    /// How many of addresses that were not marked pass for marked ones.
+    fn mistaken(contacted: &Contacted) -> usize {
+        (1 << 31..(1 << 31) + 1_000).filter(|&index| contacted.contains(&ip(index))).count()
+    }
+
+    #[test]
+    fn a_node_that_has_just_started_may_have_sent_anywhere() {
+        let mut contacted = Contacted::new(at(0));
+        contacted.turn(at(599));
+        assert!(contacted.contains(&ip(1)));
+        contacted.turn(at(600));
+        assert!(!contacted.contains(&ip(1)));
+    }
+
+    #[test]
+    fn an_address_is_remembered_for_ten_minutes_at_least_and_twenty_at_most() {
+        let mut contacted = Contacted::new(at(0));
+        contacted.turn(at(600));
+        contacted.turn(at(1_199));
+        contacted.mark(&ip(1));
+        assert!(contacted.contains(&ip(1).with_port(9)), "whatever the port");
+        contacted.turn(at(1_799));
+        assert!(contacted.contains(&ip(1)));
+        contacted.turn(at(2_398));
+        assert!(contacted.contains(&ip(1)));
+        contacted.turn(at(2_399));
+        assert!(!contacted.contains(&ip(1)));
+    }
+
+    #[test]
+    fn it_grows_with_what_is_marked_and_forgets_none() {
+        let mut contacted = Contacted::new(at(0));
+        contacted.turn(at(600));
+        for (count, most) in [(200, 250), (3_000, 350), (60_000, 350)] {
+            (0..count).for_each(|index| contacted.mark(&ip(index)));
+            contacted.turn(at(601));
+            contacted.check_invariants();
+            assert!((0..count).all(|index| contacted.contains(&ip(index))));
+            assert!(mistaken(&contacted) <= most, "{count}: {}", mistaken(&contacted));
+        }
+        // A flood passes sooner, and leaves no more than the most bits.
+        (0..2_000_000).for_each(|index| contacted.mark(&ip(index)));
+        contacted.turn(at(602));
+        contacted.turn(at(603));
+        contacted.check_invariants();
+    }
+}
