@@ -139,6 +139,7 @@ impl Node {
         let mut engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
         engine.set_buffer(link.receive_room());
         engine.enter(Time::ZERO, network, nonce_start);
+        find_host(&mut engine, link.address());
         let (thread_lives, thread_ended) = bounded(0);
         let (tells_alone, was_alone) = bounded(1);
         let shared = Arc::new(Shared {
@@ -363,6 +364,15 @@ impl Node {
         self.shared.command(|state, now, _| state.engine.clean_storage(now, age))
     }
 
+    /// See [`Engine::set_read_only`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Node::ping`].
+    pub fn set_read_only(&self, read_only: Option<bool>) -> Result<(), CommandError> {
+        self.shared.command(|state, _, _| state.engine.set_read_only(read_only))
+    }
+
     /// Whether this node's socket can send to `endpoint`.
     pub fn reaches(&self, endpoint: &Endpoint) -> bool {
         endpoint.is_ipv4() == self.address().is_ipv4()
@@ -452,6 +462,15 @@ impl Node {
     /// copies them. It takes no lock.
     pub fn descriptors(&self) -> impl Iterator<Item = i32> {
         [self.shared.link.descriptor(), self.shared.lock_descriptor()].into_iter().flatten()
+    }
+}
+
+/// Tells an engine whose socket is bound to every address of the host which one others would see.
+fn find_host(engine: &mut Engine, bound: SocketAddr) {
+    if bound.ip().is_unspecified()
+        && let Some(host) = Socket::host(bound)
+    {
+        engine.set_host(Endpoint::new(host, bound.port()));
     }
 }
 
@@ -595,7 +614,11 @@ impl Host for Shared {
     fn resumed(&self) {
         self.log(Level::Info, "back from a suspend; joining and announcing again");
         // Of a node that is closed meanwhile nothing more is wanted.
-        let _ = self.command(|state, now, out| state.engine.resumed(now, out));
+        let _ = self.command(|state, now, out| {
+            // It may have woken elsewhere.
+            find_host(&mut state.engine, self.link.address());
+            state.engine.resumed(now, out);
+        });
     }
 
     fn socket_changed(&self, news: SocketNews<'_>) {

@@ -8,29 +8,42 @@ mod sim_common;
 use std::time::Duration;
 
 use figures::Figures;
-use kadepy::sim::{Settings, Simulation};
+use kadepy::sim::{Named, Settings, Simulation};
 use sim_common::seed;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Builds a network, lets it churn for `span`, and gives what lookups come to then, and the share of
-/// unreachable contacts among those that their answers named.
-fn run(what: &str, settings: Settings, span: Duration, lookups: usize) -> (Figures, f64) {
+/// What a run came to.
+struct Run {
+    figures: Figures,
+    /// The shares of the contacts named in answers to lookups that were dead, and behind translators that
+    /// let nobody in.
+    dead: f64,
+    barred: f64,
+}
+
+/// Builds a network, lets it churn for `span`, and has it look up then.
+fn run(what: &str, settings: Settings, span: Duration, lookups: usize) -> Run {
     let mut sim = Simulation::new(settings);
     sim.build();
+    let built = sim.traffic();
     sim.run(span);
-    let before = sim.traffic();
+    let idle = sim.traffic().datagrams - built.datagrams;
     let figures = Figures::measure(&mut sim, lookups, MINUTE);
-    let sum = |of: fn(&kadepy::sim::Lookup) -> u32| {
-        sim.lookups().iter().map(|lookup| f64::from(of(lookup))).sum::<f64>()
+    let sum = |of: fn(Named) -> u32| {
+        sim.lookups().iter().map(|lookup| f64::from(of(lookup.named))).sum::<f64>()
     };
-    let unreachable = sum(|lookup| lookup.unreachable) / sum(|lookup| lookup.named);
-    let fill: usize = sim.engines().map(|engine| engine.table().len()).sum();
-    let fill = fill as f64 / sim.alive() as f64;
-    let sent = sim.traffic().datagrams - before.datagrams;
-    println!("{what:32} {figures} unreachable {:.2} % fill {fill:.1} {sent}", unreachable * 100.0);
+    let [dead, barred] =
+        [sum(|named| named.dead), sum(|named| named.barred)].map(|n| n / sum(|named| named.all));
+    let listed: usize = sim.engines().map(|engine| engine.table().len()).sum();
+    println!(
+        "{what:32} {figures} dead {:.2} % barred {:.2} % listed {:.1} idle {idle}",
+        dead * 100.0,
+        barred * 100.0,
+        listed as f64 / sim.alive() as f64,
+    );
     sim.check_invariants();
-    (figures, unreachable)
+    Run { figures, dead, barred }
 }
 
 fn settings(nodes: usize, nat: f64, churn: Option<Duration>) -> Settings {

@@ -136,6 +136,7 @@ class BaseSwarm:
         network_key: _Keys | None = None,
         cipher: str = "sealed",
         state_path: str | os.PathLike[str] | None = None,
+        read_only: bool | None = None,
         config: Config | None = None,
     ) -> None:
         self._cipher = None if network_key is None else cipher
@@ -149,6 +150,7 @@ class BaseSwarm:
                 keys(network_key),
                 cipher,
                 path(state_path),
+                read_only,
                 config,
                 self._is_default,
             )
@@ -298,7 +300,8 @@ class BaseSwarm:
             return f"<{type(self).__name__}, not started>"
         host = f"[{self.host}]" if ":" in self.host else self.host
         cipher = f" {self._cipher}" if self._cipher else ""
-        state = " closed" if self.closed else ""
+        state = " read-only" if self._node.read_only else ""
+        state += " closed" if self.closed else ""
         return (
             f"<{type(self).__name__} {self.id[:4].hex()}... on {host}:{self.port}{cipher}{state}>"
         )

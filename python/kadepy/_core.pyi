@@ -273,6 +273,7 @@ class Node:
         network_key: Buffer | list[Buffer] | None,
         cipher: str,
         state_path: str | None,
+        read_only: bool | None,
         config: Config | None,
         is_default: bool,
     ) -> Node: ...
@@ -282,6 +283,8 @@ class Node:
     def port(self) -> int: ...
     @property
     def host(self) -> str: ...
+    @property
+    def read_only(self) -> bool: ...
     @property
     def external_addresses(self) -> list[Peer]: ...
     @property

@@ -154,6 +154,8 @@ class Stats(
             "callback_dropped",
             "callback_errors",
             "uptime",
+            "reachable",
+            "read_only",
         ],
     )
 ):
@@ -181,6 +183,11 @@ class Stats(
         callback_dropped: packets that were dropped because too many waited.
         callback_errors: calls of the callback that raised.
         uptime: seconds since the node was made.
+        reachable: whether strangers reach the node. True: within the last half hour a packet came from
+            an address to which the node had sent nothing for ten minutes. False: other nodes have had
+            such packets sent, eight in a row, and none came. None: not known yet, as in the first ten
+            minutes, or nothing that is public has been heard of.
+        read_only: whether the node asks public nodes not to list it.
     """
 
     __slots__ = ()

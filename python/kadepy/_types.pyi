@@ -60,6 +60,8 @@ class Stats(NamedTuple):
     callback_dropped: int
     callback_errors: int
     uptime: float
+    reachable: bool | None
+    read_only: bool
 
 class Lookup(NamedTuple):
     goal: str

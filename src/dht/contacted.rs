@@ -13,7 +13,7 @@ pub const MEMORY: Duration = Duration::from_secs(600);
 const BITS_MIN: usize = 1 << 10;
 const BITS_MAX: usize = 1 << 18;
 
-/// A set of IP addresses that forgets each after [`MEMORY`] to twice that: a Bloom filter of one hash in
+/// A set of IP addresses that remembers each for [`MEMORY`], and forgets it not long after: a Bloom filter of one hash in
 /// two generations. It may take an address for one of the set that is not, and never the reverse.
 #[derive(Default)]
 pub struct Contacted {
@@ -48,15 +48,14 @@ impl Contacted {
         }
     }
 
-    /// Lets time pass; to be called before marks are made.
+    /// Lets time pass.
     pub fn turn(&mut self, now: Time) {
         // Where even the most bits are used up, no memory is that long.
         let is_full = self.marked * 2 > BITS_MAX;
         if now - self.began >= MEMORY || is_full {
-            let is_recent = now - self.began < MEMORY * 2;
+            // Marks of this very moment are among them.
             let bits = self.current.len();
-            let former = std::mem::replace(&mut self.current, vec![0; bits]);
-            self.former = Some(if is_recent { former } else { Vec::new() });
+            self.former = Some(std::mem::replace(&mut self.current, vec![0; bits]));
             self.marked = 0;
             self.began = now;
         }

@@ -153,6 +153,19 @@ impl Socket {
         bound.is_err_and(|error| error.kind() == ErrorKind::AddrNotAvailable)
     }
 
+    /// The address of this host from which a socket that is bound to all of them sends to the Internet,
+    /// where there is a route. Nothing is sent.
+    pub fn host(address: SocketAddr) -> Option<IpAddr> {
+        // Addresses for documentation, to which the way is that to any other (RFC 5737, RFC 3849).
+        let anywhere: SocketAddr = match address {
+            SocketAddr::V4(_) => ([192, 0, 2, 1], 9).into(),
+            SocketAddr::V6(_) => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9).into(),
+        };
+        let socket = std::net::UdpSocket::bind(SocketAddr::new(address.ip(), 0)).ok()?;
+        socket.connect(anywhere).ok()?;
+        socket.local_addr().ok().map(|local| local.ip())
+    }
+
     /// The file descriptor, on systems where a fork copies it; else -1.
     pub fn descriptor(&self) -> i32 {
         #[cfg(unix)]

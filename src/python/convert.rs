@@ -256,6 +256,15 @@ pub fn boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<bool> {
         .map_err(|_| type_error(name, "True or False", value))
 }
 
+/// True, False or None, and nothing that is like it.
+pub fn optional_boolean(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<bool>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    let boolean = value.cast::<PyBool>().map(|value| value.is_true());
+    boolean.map(Some).map_err(|_| type_error(name, "True, False or None", value))
+}
+
 /// One of a list of names, as its place in the list.
 pub fn choice(name: &str, value: &Bound<'_, PyAny>, names: &[&str]) -> PyResult<usize> {
     let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();

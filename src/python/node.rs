@@ -26,7 +26,7 @@ pub struct PyNode {
 #[pymethods]
 impl PyNode {
     #[new]
-    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, config, is_default))]
+    #[pyo3(signature = (port, host, bootstrap, node_id, network_key, cipher, state_path, read_only, config, is_default))]
     #[expect(clippy::too_many_arguments, reason = "those of Swarm")]
     fn new(
         py: Python<'_>,
@@ -37,6 +37,7 @@ impl PyNode {
         network_key: &Bound<'_, PyAny>,
         cipher: &Bound<'_, PyAny>,
         state_path: &Bound<'_, PyAny>,
+        read_only: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
         is_default: bool,
     ) -> PyResult<Self> {
@@ -47,6 +48,7 @@ impl PyNode {
         let config = config::config(config)?;
         let targets = convert::targets(bootstrap, None)?;
         let network = keys::network(network_key, cipher)?;
+        let read_only = convert::optional_boolean("read_only", read_only)?;
         let state_path = convert::path("state_path", state_path)?;
         let state_file = state_path.map(|path| StateFile::open(py, path)).transpose()?;
         let id = id.or_else(|| state_file.as_ref()?.id());
@@ -54,6 +56,9 @@ impl PyNode {
         let former_port = state_file.as_ref().filter(|_| port == 0).map_or(0, StateFile::port);
         let address = (address, former_port);
         let handle = Handle::start(py, address, id, &network, config, is_default)?;
+        if read_only.is_some() {
+            detached(py, || handle.node.set_read_only(read_only))?;
+        }
         let recalled = state_file.map(|file| file.hand_to(py, &handle.node)).transpose()?;
         if !targets.is_empty() {
             detached(py, || resolve::stay_joined(&handle.node, &targets))?;
@@ -83,6 +88,12 @@ impl PyNode {
     #[getter]
     fn closed(&self) -> bool {
         self.handle.node.is_closed()
+    }
+
+    /// Whether it asks public nodes not to list it.
+    #[getter]
+    fn read_only(&self, py: Python<'_>) -> bool {
+        detached(py, || self.handle.node.stats()).is_ok_and(|stats| stats.read_only)
     }
 
     /// The external address of each family for which there is one, IPv4 first.
@@ -267,6 +278,8 @@ impl PyNode {
             callback_dropped.into_pyobject(py)?.into_any(),
             self.handle.callbacks.errors().into_pyobject(py)?.into_any(),
             stats.uptime.as_secs_f64().into_pyobject(py)?.into_any(),
+            stats.reachable.into_pyobject(py)?,
+            stats.read_only.into_pyobject(py)?.to_owned().into_any(),
         ];
         let class = classes::classes(py)?.stats.bind(py);
         convert::named_tuple(class, PyTuple::new(py, fields)?)

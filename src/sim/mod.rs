@@ -21,7 +21,8 @@ mod nat;
 mod queue;
 mod trace;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use self::link::{Latency, share};
 use self::nat::Nat;
 use self::queue::{Happening, Letter, Queue};
 use self::trace::Trace;
-pub use self::trace::{Goal, Lookup, Step};
+pub use self::trace::{Goal, Lookup, Named, Step};
 use crate::config::Config;
 use crate::dht::protocol::{Engine, Event, Outbox};
 use crate::dht::requests::OpId;
@@ -80,6 +81,8 @@ pub struct Simulation {
     members: Vec<Member>,
     /// Who is to be found where.
     at: HashMap<Endpoint, u32>,
+    /// The addresses of translators, those of former ones too.
+    translators: HashSet<IpAddr>,
     /// Addresses given out so far.
     addresses: u32,
     /// Members that have started, whoever is in their places now.
@@ -172,6 +175,7 @@ impl Simulation {
             rng,
             members: Vec::with_capacity(settings.nodes),
             at: HashMap::with_capacity(settings.nodes),
+            translators: HashSet::new(),
             addresses: 0,
             started: 0,
             queue: Queue::default(),
@@ -201,7 +205,7 @@ impl Simulation {
             let is_behind = index >= SEEDS as u32
                 && sim.settings.nat > 0.0
                 && share(&mut sim.rng) < sim.settings.nat;
-            let nat = is_behind.then(|| Box::new(Nat::new(share(&mut sim.rng))));
+            let nat = is_behind.then(|| sim.new_nat(&endpoint));
             let member = Member {
                 engine: None,
                 endpoint,
@@ -323,7 +327,7 @@ impl Simulation {
     fn replace(&mut self, index: u32) {
         if self.members[index as usize].engine.is_some() {
             self.switch_off(index);
-            self.move_to(index, None);
+            self.move_away(index);
             self.start(index);
         }
     }
@@ -411,7 +415,7 @@ impl Simulation {
         if member.nat.as_mut().is_some_and(|nat| nat.let_out(now, to)) {
             let endpoint =
                 member.endpoint.with_port(member.endpoint.port().wrapping_add(1).max(1_024));
-            self.move_to(index, Some(endpoint));
+            self.move_to(index, endpoint);
             self.at.insert(endpoint, index);
         }
         self.endpoint(index)
@@ -424,20 +428,28 @@ impl Simulation {
             && member.nat.as_ref().is_none_or(|nat| nat.lets_in(self.now, from))
     }
 
-    /// Gives a place in the network another address; without one, one that nobody had, and to its node,
-    /// if it is behind a translator, another translator.
-    fn move_to(&mut self, index: u32, endpoint: Option<Endpoint>) {
-        let (endpoint, nat) = match endpoint {
-            Some(endpoint) => (endpoint, None),
-            None if self.members[index as usize].nat.is_some() => {
-                (self.new_address(), Some(Box::new(Nat::new(share(&mut self.rng)))))
-            }
-            None => (self.new_address(), None),
-        };
-        let member = &mut self.members[index as usize];
-        member.nat = nat.or(member.nat.take());
-        let former = std::mem::replace(&mut member.endpoint, endpoint);
+    /// Gives a place in the network another address, and another translator if it has one.
+    fn move_away(&mut self, index: u32) {
+        let endpoint = self.new_address();
+        let is_behind = self.members[index as usize].nat.is_some();
+        let nat = is_behind.then(|| self.new_nat(&endpoint));
+        self.members[index as usize].nat = nat;
+        self.move_to(index, endpoint);
+    }
+
+    fn move_to(&mut self, index: u32, endpoint: Endpoint) {
+        let former = std::mem::replace(&mut self.members[index as usize].endpoint, endpoint);
         self.at.remove(&former);
+    }
+
+    fn new_nat(&mut self, endpoint: &Endpoint) -> Box<Nat> {
+        self.translators.insert(endpoint.ip());
+        Box::new(Nat::new(share(&mut self.rng)))
+    }
+
+    /// Whether an address is, or was, that of a translator.
+    fn is_translators(&self, endpoint: &Endpoint) -> bool {
+        self.translators.contains(&endpoint.ip())
     }
 
     /// Sends one datagram, whose source may be a lie.
@@ -495,7 +507,7 @@ impl Simulation {
         let mut rebound = 0;
         for index in 0..self.members.len() as u32 {
             if self.members[index as usize].engine.is_some() && share(&mut self.rng) < part {
-                self.move_to(index, None);
+                self.move_away(index);
                 self.at.insert(self.endpoint(index), index);
                 rebound += 1;
             }

@@ -53,14 +53,23 @@ pub struct Lookup {
     pub queries: u32,
     /// Queries and the answers that came.
     pub messages: u32,
-    /// Contacts that the answers named, as often as they did, and how many of them the asker could not
-    /// have reached at that moment: dead ones, and such behind a translator.
-    pub named: u32,
-    /// See [`Lookup::named`].
-    pub unreachable: u32,
+    /// What the answers named.
+    pub named: Named,
     /// The way to the nearest node that it found, or to the one that gave the record: whom the own
     /// table named, whom that one named, and so on. Its length is the number of hops.
     pub path: Vec<Step>,
+}
+
+/// The contacts that answers named, each as often as it was named, and those of them that the asker
+/// could not have reached at that moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// How many they were.
+    pub all: u32,
+    /// Those at an address where nobody is any more.
+    pub dead: u32,
+    /// Those at a translator that does not let the asker in.
+    pub barred: u32,
 }
 
 /// A node on the way of a lookup.
@@ -83,8 +92,7 @@ pub(super) struct Trace {
     started: Time,
     queries: u32,
     answers: u32,
-    named: u32,
-    unreachable: u32,
+    named: Named,
     open: BTreeSet<TxId>,
     /// Who named an address first; nobody where the own table did.
     named_by: HashMap<Endpoint, Option<Endpoint>>,
@@ -151,8 +159,7 @@ impl Simulation {
             started: now,
             queries: 0,
             answers: 0,
-            named: 0,
-            unreachable: 0,
+            named: Named::default(),
             open: BTreeSet::new(),
             named_by: HashMap::new(),
             answered: HashMap::new(),
@@ -193,8 +200,7 @@ impl Simulation {
             return;
         };
         let now = self.now;
-        let unreachable = message.nodes.iter().filter(|node| !self.reaches(index, &node.endpoint));
-        let unreachable = unreachable.count() as u32;
+        let named = self.count_named(index, message.nodes);
         let mut traces = self.traces.iter_mut().filter(|trace| trace.member == index);
         let Some(trace) = traces.find(|trace| trace.open.contains(&txid)) else {
             return;
@@ -205,8 +211,9 @@ impl Simulation {
         }
         trace.open.remove(&txid);
         trace.answers += 1;
-        trace.named += message.nodes.len() as u32;
-        trace.unreachable += unreachable;
+        trace.named.all += named.all;
+        trace.named.dead += named.dead;
+        trace.named.barred += named.barred;
         trace.last = Some(letter.from);
         let contact = Contact { id: message.sender, endpoint: letter.from };
         trace.answered.entry(letter.from).or_insert(Step { contact, answered: now });
@@ -270,7 +277,6 @@ impl Simulation {
             success,
             queries: trace.queries,
             named: trace.named,
-            unreachable: trace.unreachable,
             messages: trace.queries + trace.answers,
             path: end.map_or_else(Vec::new, |end| trace.path_to(end)),
             nodes,
@@ -279,11 +285,17 @@ impl Simulation {
         });
     }
 
-    /// Whether what a member sends there now gets to a node.
-    fn reaches(&self, member: u32, to: &Endpoint) -> bool {
+    /// Counts contacts that are named to a member, and those of them that it cannot reach now.
+    fn count_named(&self, member: u32, nodes: &[Contact]) -> Named {
         let own = self.endpoint(member);
-        let there = self.at.get(to).map(|&at| &self.members[at as usize]);
-        there.is_some_and(|there| self.is_reached(there, to, &own))
+        let is_lost = |node: &&Contact| {
+            let there = self.at.get(&node.endpoint).map(|&at| &self.members[at as usize]);
+            there.is_none_or(|there| !self.is_reached(there, &node.endpoint, &own))
+        };
+        let lost = nodes.iter().filter(is_lost).map(|node| self.is_translators(&node.endpoint));
+        let [mut dead, mut barred] = [0, 0];
+        lost.for_each(|is_behind| *(if is_behind { &mut barred } else { &mut dead }) += 1);
+        Named { all: nodes.len() as u32, dead, barred }
     }
 
     /// The k nodes nearest to `target` that live and that anybody can reach, but `asker`, the nearest

@@ -9,6 +9,7 @@ mod pace;
 mod patience;
 mod private;
 mod reach;
+mod reachability;
 mod recalled;
 mod restarts;
 mod scripted;

@@ -159,6 +159,7 @@ impl Engine {
         }
         let is_same_host =
             self.own.external().iter().flatten().any(|external| external.ip() == from.ip());
+        contacted.turn(now);
         if !is_same_host && !contacted.contains(from) {
             reachability.prove(now);
         } else if is_expected {
