@@ -381,6 +381,8 @@ class Simulation:
         churn: float | None,
         hostile: float,
         conduct: str,
+        nat: float,
+        read_only: bool | None,
         local: bool,
         config: Config | None,
     ) -> Simulation: ...

@@ -183,10 +183,11 @@ class Stats(
         callback_dropped: packets that were dropped because too many waited.
         callback_errors: calls of the callback that raised.
         uptime: seconds since the node was made.
-        reachable: whether strangers reach the node. True: within the last half hour a packet came from
-            an address to which the node had sent nothing for ten minutes. False: other nodes have had
-            such packets sent, eight in a row, and none came. None: not known yet, as in the first ten
-            minutes, or nothing that is public has been heard of.
+        reachable: whether strangers reach the node. True: within the last half hour a packet came
+            from an address to which the node had sent nothing for ten minutes. False: other nodes
+            have had eight such packets sent in a row, and none came. None: not known yet, as in
+            the first ten minutes, or no public node has been heard from. Where `read_only` was
+            given, the node waits for such a packet and asks nobody for one.
         read_only: whether the node asks public nodes not to list it.
     """
 
@@ -211,6 +212,9 @@ class Lookup(
             "path",
             "started",
             "number",
+            "named",
+            "dead",
+            "barred",
         ],
     )
 ):
@@ -236,6 +240,9 @@ class Lookup(
             an announce.
         started: when it began, in virtual seconds.
         number: its number, in the order of beginnings, from 1.
+        named: how many contacts the answers named, each as often as it was named.
+        dead: how many of them were addresses where nobody was at that moment.
+        barred: how many were addresses of translators that did not let the asker in.
     """
 
     __slots__ = ()
@@ -268,6 +275,8 @@ class Report(
             "queries",
             "messages",
             "latency_ms",
+            "dead",
+            "barred",
             "lookups",
             "find_nodes",
             "table_fill",
@@ -295,6 +304,10 @@ class Report(
         queries: a `Spread` of queries sent, repeated ones included.
         messages: a `Spread` of queries and the answers to them that came.
         latency_ms: a `Spread` of virtual milliseconds from the beginning to the end.
+        dead: the share, 0 to 1, of the contacts named in answers to lookups, each as often as it
+            was named, at whose address nobody was at that moment. None where none was named.
+        barred: the share of them whose address was that of a translator that did not let the asker
+            in.
         lookups: how many lookups for a record are over.
         find_nodes: how many lookups for nodes are over. Both are fewer than were asked for where
             nodes were switched off while they looked up.

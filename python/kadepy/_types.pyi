@@ -78,6 +78,9 @@ class Lookup(NamedTuple):
     path: list[Node]
     started: float
     number: int
+    named: int
+    dead: int
+    barred: int
 
 class Spread(NamedTuple):
     mean: float
@@ -98,6 +101,8 @@ class Report(NamedTuple):
     queries: Spread | None
     messages: Spread | None
     latency_ms: Spread | None
+    dead: float | None
+    barred: float | None
     lookups: int
     find_nodes: int
     table_fill: TableFill | None

@@ -52,6 +52,12 @@ class Simulation:
             made-up ids next to the target, where nobody is. ``"collude"``: name each other, under
             made-up ids next to the target, and answer under these. ``"forge"``: send forged
             answers in the name of others. ``"flood"``: send requests without end.
+        nat: the share of nodes behind translators, from 0 to 1. A translator gives its node one
+            external port towards everybody, and another one after 30 to 120 seconds in which
+            the node has sent nothing; it lets in only what comes from an address that the node has
+            sent to within that time. Newcomers join through nodes that are behind none, as the
+            first three are always.
+        read_only: as for `Swarm`, for every node.
         local: whether the nodes have addresses of one local network, to which the limits against
             strangers do not apply, and not public ones, each in a /24 of its own.
         config: a `Config` with other limits than the defaults, for every node.
@@ -88,6 +94,8 @@ class Simulation:
         churn: float | None = None,
         hostile: float = 0.0,
         conduct: str = "collude",
+        nat: float = 0.0,
+        read_only: bool | None = None,
         local: bool = False,
         config: Config | None = None,
         progress: Callable[[float, str], object] | None = None,
@@ -100,7 +108,7 @@ class Simulation:
         self._wall = 0.0
         self._is_passing = False
         self._sim = _core.Simulation(
-            nodes, seed, loss, latency_ms, churn, hostile, conduct, local, config
+            nodes, seed, loss, latency_ms, churn, hostile, conduct, nat, read_only, local, config
         )
         self._size = nodes
         self._seed = seed
@@ -295,6 +303,7 @@ class Simulation:
         nodes = [lookup for lookup in lookups if lookup.goal == "nodes"]
         both = records + nodes
         datagrams, sent, _ = self._sim.traffic()
+        named = sum(lookup.named for lookup in both)
         fill = self._sim.fill()
         memory, before = _resident(), self._memory
         return Report(
@@ -304,6 +313,8 @@ class Simulation:
             queries=_spread(lookup.queries for lookup in both),
             messages=_spread(lookup.messages for lookup in both),
             latency_ms=_spread(lookup.latency * 1000 for lookup in both),
+            dead=sum(lookup.dead for lookup in both) / named if named else None,
+            barred=sum(lookup.barred for lookup in both) / named if named else None,
             lookups=len(records),
             find_nodes=len(nodes),
             table_fill=TableFill(sum(fill) / len(fill), min(fill), max(fill)) if fill else None,

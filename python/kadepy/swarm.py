@@ -115,13 +115,13 @@ class Swarm(BaseSwarm):
             is the id. A file that is no state file, damaged or of a later KadePy gives a
             `RuntimeWarning`: it is kept under the same name with ``.bad`` behind it, and the node
             starts afresh.
-        read_only: whether the node asks others not to list it in their routing tables. It looks up and
-            announces as any other, and answers whoever asks; but it is not asked to store anything,
-            and nobody wastes time on it where strangers cannot reach it. True says so to everybody,
-            False to nobody. None lets the node decide: it says so to public nodes while it is behind
-            a translator (NAT) and no stranger's packet has come through, and where it has found out
-            that a firewall lets none in. That takes some ten minutes, see `Stats.reachable`. Local
-            nodes list it always.
+        read_only: whether the node asks others not to list it in their routing tables. Such a node
+            looks up and announces like any other and answers whoever asks it, but stores nothing
+            for others, and nobody waits in vain for its answer where strangers cannot reach it.
+            True says so to everybody, False to nobody. None lets the node decide. It then says so
+            to public nodes while it is behind a translator (NAT) and no stranger's packet has come
+            through, and once it has found out that a firewall lets none in. It takes the node at
+            least ten minutes to find out; `stats()` says what it knows. Local nodes always list it.
         config: a `Config` with other limits than the defaults.
 
     What it has to tell about itself goes to the logger ``kadepy``. `logging` may be set up at any

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::contacted::Contacted;
 use crate::time::Time;
 use crate::wire::message::{Endpoint, TxId};
 
@@ -23,6 +24,46 @@ const PAUSE_MAX: Duration = Duration::from_secs(1_800);
 /// Where a fifth of the datagrams is lost and a tenth of the nodes asked last is dead, eight fail by
 /// chance once in a thousand times.
 const FAILURES_MAX: u32 = 8;
+
+/// What an engine keeps of how it is reached from outside.
+pub struct Outside {
+    pub contacted: Contacted,
+    pub reachability: Reachability,
+    /// PROBEs passed on for others, and PINGs sent because of those that others have passed on.
+    pub passed: Quota,
+    pub sent: Quota,
+    /// Whether it asks others not to list it; `None` where that depends on whether they reach it.
+    pub read_only: Option<bool>,
+    /// The address of this host from which it sends to the Internet, of a node bound to all of them.
+    pub host: Option<Endpoint>,
+}
+
+impl Outside {
+    pub fn new(now: Time) -> Self {
+        Self {
+            contacted: Contacted::new(now),
+            reachability: Reachability::default(),
+            passed: Quota::default(),
+            sent: Quota::default(),
+            read_only: None,
+            host: None,
+        }
+    }
+
+    /// Takes note that something is sent there.
+    pub fn mark(&mut self, to: &Endpoint) {
+        if !to.is_local() {
+            self.contacted.mark(to);
+        }
+    }
+
+    /// Panics where a cap is passed.
+    pub fn check_invariants(&self) {
+        self.contacted.check_invariants();
+        self.passed.check_invariants();
+        self.sent.check_invariants();
+    }
+}
 
 /// What one node knows of it.
 pub struct Reachability {

@@ -42,7 +42,7 @@ pub struct PySimulation {
 #[pymethods]
 impl PySimulation {
     #[new]
-    #[pyo3(signature = (nodes, seed, loss, latency_ms, churn, hostile, conduct, nat, local, config))]
+    #[pyo3(signature = (nodes, seed, loss, latency_ms, churn, hostile, conduct, nat, read_only, local, config))]
     #[expect(clippy::too_many_arguments, reason = "those of kadepy.Simulation")]
     fn new(
         py: Python<'_>,
@@ -54,6 +54,7 @@ impl PySimulation {
         hostile: &Bound<'_, PyAny>,
         conduct: &Bound<'_, PyAny>,
         nat: &Bound<'_, PyAny>,
+        read_only: &Bound<'_, PyAny>,
         local: &Bound<'_, PyAny>,
         config: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
@@ -73,7 +74,7 @@ impl PySimulation {
             hostile: convert::share("hostile", hostile)?,
             conduct: CONDUCTS[conduct].1,
             nat: convert::share("nat", nat)?,
-            read_only: None,
+            read_only: convert::optional_boolean("read_only", read_only)?,
             is_local: convert::boolean("local", local)?,
             config: config::config(config)?,
         };
@@ -302,6 +303,9 @@ fn to_python<'py>(py: Python<'py>, lookup: &Lookup) -> PyResult<Bound<'py, PyAny
         contacts(&mut lookup.path.iter().map(|step| &step.contact))?.into_any(),
         seconds(lookup.started).into_pyobject(py)?.into_any(),
         lookup.number.into_pyobject(py)?.into_any(),
+        lookup.named.all.into_pyobject(py)?.into_any(),
+        lookup.named.dead.into_pyobject(py)?.into_any(),
+        lookup.named.barred.into_pyobject(py)?.into_any(),
     ];
     convert::named_tuple(classes::classes(py)?.lookup.bind(py), PyTuple::new(py, fields)?)
 }

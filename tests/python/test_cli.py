@@ -140,6 +140,7 @@ def test_an_interrupted_demo_closes_its_nodes(monkeypatch: pytest.MonkeyPatch) -
         (["sim", "--loss", "nan"], "--loss"),
         (["sim", "--churn", "0"], "--churn"),
         (["sim", "--hostile", "-1"], "--hostile"),
+        (["sim", "--nat", "2"], "--nat"),
         (["sim", "--lookups", "0"], "--lookups"),
         (["sim", "--conduct", "polite"], "polite"),
         (["sim", "--nodes", "1000000", "--plot", "picture.doc"], "picture.doc"),
@@ -195,8 +196,8 @@ def test_a_simulation_s_json_is_equal_for_equal_arguments() -> None:
     assert 0 <= first["exact"] <= 1
     for name in ("hops", "queries", "messages", "latency_ms"):
         assert 0 < first[name]["p50"] <= first[name]["p90"] <= first[name]["p99"]
-    asked = ("nodes", "seed", "lookups", "loss", "churn", "hostile", "conduct", "local")
-    assert [first[name] for name in asked] == [60, 3, 10, 0.1, 300, 0.1, "lie", False]
+    asked = ("nodes", "seed", "lookups", "loss", "churn", "hostile", "conduct", "nat", "local")
+    assert [first[name] for name in asked] == [60, 3, 10, 0.1, 300, 0.1, "lie", 0, False]
     for figures in (first, second, other):
         for name in [name for name in figures if "wall" in name or "memory" in name]:
             del figures[name]

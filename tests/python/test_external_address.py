@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from kadepy import AsyncSwarm, Swarm
@@ -16,10 +17,15 @@ def test_a_node_among_local_nodes_has_no_external_address(
         assert swarm.external_addresses == []
 
 
-def test_a_closed_node_and_one_on_asyncio_answer_too() -> None:
+def test_a_closed_node_answers_too() -> None:
     with Swarm(host="127.0.0.1") as swarm:
         pass
     assert swarm.external_address is None
-    swarm = AsyncSwarm(host="127.0.0.1")
-    assert swarm.external_address is None
-    swarm._node.close()
+
+
+def test_a_node_on_asyncio_has_the_same_properties() -> None:
+    async def main() -> None:
+        async with AsyncSwarm(host="127.0.0.1") as swarm:
+            assert (swarm.external_address, swarm.external_addresses) == (None, [])
+
+    asyncio.run(main())

@@ -200,6 +200,18 @@ def test_hostile_nodes_send_unasked(conduct: str) -> None:
     assert loud > 5 * calm
 
 
+def test_nodes_behind_translators_are_named_unless_they_are_read_only() -> None:
+    spared, named = (
+        Simulation(60, seed=2, nat=0.5, read_only=read_only).lookups(10)
+        for read_only in (None, False)
+    )
+    assert (spared.success, spared.barred, spared.dead) == (1, 0, 0)
+    assert named.barred is not None
+    assert named.barred > 0.1
+    first = Simulation(60, seed=2, nat=0.5).find_node(TARGET)
+    assert first.named > 0 == first.barred
+
+
 def test_churn_replaces_nodes() -> None:
     sim = Simulation(60, churn=300)
     sim.build()
@@ -496,6 +508,8 @@ BAD_SETTINGS = [
     ("latency_ms", (1, 2, 3), ValueError, "(least, most)"),
     ("latency_ms", 20, TypeError, "(least, most)"),
     ("latency_ms", ("1", 2), TypeError, "(least, most)"),
+    ("nat", 1.5, ValueError, "from 0 to 1"),
+    ("read_only", 1, TypeError, "True, False or None"),
     ("conduct", "polite", ValueError, '"silence", "lie", "collude", "forge", "flood"'),
     ("conduct", None, TypeError, '"silence"'),
     ("local", 1, TypeError, "True or False"),

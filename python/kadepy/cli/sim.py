@@ -89,6 +89,14 @@ def _picture_file(ctx: click.Context, param: click.Parameter, path: str | None) 
     "under made-up ids next to the target, forge answers of others, send requests without end.",
 )
 @click.option(
+    "--nat",
+    metavar="P",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="The share of nodes that are behind translators, 0 to 1. Strangers do not reach them.",
+)
+@click.option(
     "--lookups",
     metavar="L",
     type=click.IntRange(1, 1_000_000),
@@ -116,6 +124,7 @@ def command(
     churn: float | None,
     hostile: float,
     conduct: str,
+    nat: float,
     lookups: int,
     local: bool,
     plot: str | None,
@@ -126,7 +135,7 @@ def command(
     Nothing leaves this process. Equal arguments give equal figures, but for the time and the
     memory that the simulation takes.
     """
-    title = f"{nodes:,} nodes, {_faults(loss, churn, hostile, conduct)}, seed {seed}"
+    title = f"{nodes:,} nodes, {_faults(loss, churn, hostile, conduct, nat)}, seed {seed}"
     # First of all, so that what is missing shows before the simulation runs.
     figure = None if plot is None else _figure(title)
     with _progress() as progress:
@@ -138,6 +147,7 @@ def command(
                 churn=churn,
                 hostile=hostile,
                 conduct=conduct,
+                nat=nat,
                 local=local,
                 progress=progress,
             )
@@ -158,6 +168,7 @@ def command(
             "churn": churn,
             "hostile": hostile,
             "conduct": conduct,
+            "nat": nat,
             "local": local,
             "lookups": lookups,
         }
@@ -197,7 +208,7 @@ def _numbers(report: Report) -> dict[str, object]:
     return numbers
 
 
-def _faults(loss: float, churn: float | None, hostile: float, conduct: str) -> str:
+def _faults(loss: float, churn: float | None, hostile: float, conduct: str, nat: float) -> str:
     told = []
     if loss > 0:
         told.append(f"{100 * loss:.4g} % of the datagrams lost")
@@ -205,6 +216,8 @@ def _faults(loss: float, churn: float | None, hostile: float, conduct: str) -> s
         told.append(f"sessions of {churn:,.6g} s in the median")
     if hostile > 0:
         told.append(f"{100 * hostile:.4g} % hostile ({conduct})")
+    if nat > 0:
+        told.append(f"{100 * nat:.4g} % behind translators")
     return ", ".join(told) or "no faults"
 
 
@@ -225,6 +238,11 @@ def _lines(report: Report) -> Iterator[str]:
     ):
         if spread is not None:
             yield f"{name:12}{spread.mean:9,.1f}" + "".join(f"{x:9,.0f}" for x in spread[1:])
+    if report.dead is not None:
+        yield (
+            f"of the contacts named in answers {share(report.dead)} were dead, "
+            f"{share(report.barred)} behind translators"
+        )
     yield "a lookup ends after 10 s at the latest, with what it has found"
     yield ""
     if fill := report.table_fill:

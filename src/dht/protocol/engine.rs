@@ -9,7 +9,6 @@ use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::output::{Event, Outbox, Warning};
-use super::outside::{Outside, PROBE_LEN};
 use super::stats::{Counters, Refusal};
 use crate::config::Config;
 use crate::dht::doubts::Doubts;
@@ -18,6 +17,7 @@ use crate::dht::home::Home;
 use crate::dht::operations::{Operations, Turn};
 use crate::dht::own::Own;
 use crate::dht::pace::Pace;
+use crate::dht::reachability::Outside;
 use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
 use crate::dht::rounds::Rounds;
 use crate::dht::routing::{Entry, MAX_CLOSEST, Table};
@@ -32,6 +32,10 @@ use crate::wire::seal::Seal;
 /// FIND_NODE and GET_PEERS are padded to this, so that three times their size holds the longest
 /// answer and a probe, under any seal; the protocol asks for 400 at least.
 const PADDED_LEN: usize = 416;
+
+/// A question for a proof that this node can be reached is padded to this, so that it is not shorter than
+/// what it causes to be sent on.
+const PROBE_LEN: usize = 80;
 
 /// Between two warnings of a kind at least so much passes, whatever strangers do.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);

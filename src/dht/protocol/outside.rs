@@ -7,9 +7,9 @@ use rand_core::Rng;
 
 use super::engine::Engine;
 use super::output::{Event, Outbox};
-use crate::dht::contacted::{Contacted, MEMORY};
+use crate::dht::contacted::MEMORY;
 use crate::dht::own::voter;
-use crate::dht::reachability::{Quota, Reachability};
+use crate::dht::reachability::Outside;
 use crate::dht::requests::{Purpose, Question, Request};
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, Message, Probe, Trailer, TxId};
@@ -18,52 +18,11 @@ use crate::wire::message::{Body, Contact, Endpoint, Message, Probe, Trailer, TxI
 /// is most likely reached, and to another.
 const PATIENCE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
 
-/// A PROBE is padded to this, so that it is not shorter than what it causes to be sent on.
-pub(super) const PROBE_LEN: usize = 80;
 /// A PING with a transaction id, what a PROBE that names an address adds to it by family, and what
 /// FLAGS add; not sealed.
 pub(super) const PING_LEN: usize = 47;
 const PASSED_LEN: [usize; 2] = [PING_LEN + 17, PING_LEN + 29];
 pub(super) const FLAGS_LEN: usize = 4;
-
-/// What the engine keeps of it.
-pub struct Outside {
-    contacted: Contacted,
-    reachability: Reachability,
-    /// PROBEs passed on for others, and PINGs sent because of those that others have passed on.
-    passed: Quota,
-    sent: Quota,
-    /// Whether it asks others not to list it; `None` where that depends on whether they reach it.
-    read_only: Option<bool>,
-    /// The address of this host from which it sends to the Internet, of a node bound to all of them.
-    host: Option<Endpoint>,
-}
-
-impl Outside {
-    pub(super) fn new(now: Time) -> Self {
-        Self {
-            contacted: Contacted::new(now),
-            reachability: Reachability::default(),
-            passed: Quota::default(),
-            sent: Quota::default(),
-            read_only: None,
-            host: None,
-        }
-    }
-
-    /// Takes note that something is sent there.
-    pub(super) fn mark(&mut self, to: &Endpoint) {
-        if !to.is_local() {
-            self.contacted.mark(to);
-        }
-    }
-
-    pub(super) fn check_invariants(&self) {
-        self.contacted.check_invariants();
-        self.passed.check_invariants();
-        self.sent.check_invariants();
-    }
-}
 
 /// What is known, and what the owner says.
 impl Engine {
