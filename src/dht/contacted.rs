@@ -1,4 +1,4 @@
-//! The addresses that a node has sent to lately: a translator or a firewall lets those in, whatever it
+//! The addresses that a node has asked lately: a translator or a firewall lets those in, whatever it
 //! thinks of strangers.
 
 use std::time::Duration;
@@ -8,19 +8,21 @@ use crate::wire::message::Endpoint;
 
 /// No mapping of a translator that nothing leaves through lives longer (RFC 4787, section 4.3, has two
 /// minutes for the least, and five for what is recommended).
-pub const MEMORY: Duration = Duration::from_secs(600);
+const MEMORY: Duration = Duration::from_secs(600);
 /// Bits of a generation: at first, and at the most, for a node that talks to 100,000 others.
 const BITS_MIN: usize = 1 << 10;
 const BITS_MAX: usize = 1 << 18;
 
-/// A set of IP addresses that remembers each for [`MEMORY`], and forgets it not long after: a Bloom filter of one hash in
-/// two generations. It may take an address for one of the set that is not, and never the reverse.
+/// A set of IP addresses that remembers each for [`MEMORY`], and forgets it not long after: a Bloom filter
+/// of one hash in two generations. It may take an address for one of the set that is not, and never the
+/// reverse.
 #[derive(Default)]
 pub struct Contacted {
     current: Vec<u64>,
-    /// The generation before; none of a node that has just started, which does not know whom it sent to
-    /// before that.
-    former: Option<Vec<u64>>,
+    /// The generation before.
+    former: Vec<u64>,
+    /// Whether the generation before is not known, so that every address may be of it.
+    is_former_unknown: bool,
     /// Bits that were set in the current one.
     marked: usize,
     /// When the current generation began.
@@ -28,12 +30,17 @@ pub struct Contacted {
 }
 
 impl Contacted {
-    /// Nothing is known of what was before `now`.
+    /// Nothing was sent before `now`.
     pub fn new(now: Time) -> Self {
         Self { began: now, ..Self::default() }
     }
 
-    /// Takes note that something is sent there.
+    /// Takes note that before `now` another run of the node has sent to who knows whom.
+    pub fn resume(&mut self, now: Time) {
+        *self = Self { is_former_unknown: true, ..Self::new(now) };
+    }
+
+    /// Takes note that an address is asked something.
     pub fn mark(&mut self, to: &Endpoint) {
         if self.current.is_empty() {
             self.current = vec![0; BITS_MIN / 64];
@@ -42,9 +49,17 @@ impl Contacted {
         self.marked += usize::from(self.current[word] & bit == 0);
         self.current[word] |= bit;
         let bits = self.current.len() * 64;
-        if self.marked * 4 > bits && bits < BITS_MAX {
+        if self.marked * 8 > bits && bits < BITS_MAX {
             // The hash's next bit counts from now on; of addresses marked before it is not known.
             self.current.extend_from_within(..);
+        }
+    }
+
+    /// Takes note that an address is answered. That keeps the way open for one that was asked before, and
+    /// is none for another, which has come by itself.
+    pub fn remark(&mut self, to: &Endpoint) {
+        if self.contains(to) {
+            self.mark(to);
         }
     }
 
@@ -55,7 +70,8 @@ impl Contacted {
         if now - self.began >= MEMORY || is_full {
             // Marks of this very moment are among them.
             let bits = self.current.len();
-            self.former = Some(std::mem::replace(&mut self.current, vec![0; bits]));
+            self.former = std::mem::replace(&mut self.current, vec![0; bits]);
+            self.is_former_unknown = false;
             self.marked = 0;
             self.began = now;
         }
@@ -69,7 +85,7 @@ impl Contacted {
                 bits[word] & bit != 0
             }
         };
-        self.former.as_ref().is_none_or(holds) || holds(&self.current)
+        self.is_former_unknown || holds(&self.current) || holds(&self.former)
     }
 
     /// Panics where it takes more room than allowed.
@@ -109,8 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_has_just_started_may_have_sent_anywhere() {
+    fn a_node_that_was_there_before_may_have_sent_anywhere() {
         let mut contacted = Contacted::new(at(0));
+        assert!(!contacted.contains(&ip(1)));
+        contacted.resume(at(0));
         contacted.turn(at(599));
         assert!(contacted.contains(&ip(1)));
         contacted.turn(at(600));
@@ -133,10 +151,22 @@ mod tests {
     }
 
     #[test]
+    fn to_answer_keeps_in_the_set_who_is_in_it_and_takes_in_nobody() {
+        let mut contacted = Contacted::new(at(0));
+        contacted.mark(&ip(1));
+        for minute in 1..60 {
+            contacted.turn(at(minute * 60));
+            contacted.remark(&ip(1));
+            contacted.remark(&ip(2));
+            assert!(contacted.contains(&ip(1)) && !contacted.contains(&ip(2)));
+        }
+    }
+
+    #[test]
     fn it_grows_with_what_is_marked_and_forgets_none() {
         let mut contacted = Contacted::new(at(0));
         contacted.turn(at(600));
-        for (count, most) in [(200, 250), (3_000, 350), (60_000, 350)] {
+        for (count, most) in [(100, 150), (3_000, 400), (60_000, 700)] {
             (0..count).for_each(|index| contacted.mark(&ip(index)));
             contacted.turn(at(601));
             contacted.check_invariants();

@@ -10,8 +10,9 @@ use crate::wire::message::{Endpoint, TxId};
 
 /// A proof is good for so long; packets of strangers renew it in the meantime.
 const PROOF_LIFE: Duration = Duration::from_secs(1_800);
-/// A proof that is so old is worth asking for another.
-const PROOF_RENEWAL: Duration = Duration::from_secs(600);
+/// A proof that is so old is worth asking for another: every bucket has been refreshed since, and no
+/// stranger has come by.
+const PROOF_RENEWAL: Duration = Duration::from_secs(1_200);
 /// While a proof is this young, another changes nothing.
 const PROOF_FRESH: Duration = Duration::from_secs(60);
 /// So long a PING that a question is to bring may take: three ways, and a busy node.
@@ -36,6 +37,8 @@ pub struct Outside {
     pub read_only: Option<bool>,
     /// The address of this host from which it sends to the Internet, of a node bound to all of them.
     pub host: Option<Endpoint>,
+    /// Whether the network is too small to do without a node, reached or not.
+    pub is_needed: bool,
 }
 
 impl Outside {
@@ -47,13 +50,21 @@ impl Outside {
             sent: Quota::default(),
             read_only: None,
             host: None,
+            is_needed: false,
+        }
+    }
+
+    /// Takes note that somebody there is asked something, or told unasked.
+    pub fn mark(&mut self, to: &Endpoint) {
+        if !to.is_local() {
+            self.contacted.mark(to);
         }
     }
 
     /// Takes note that something is sent there.
-    pub fn mark(&mut self, to: &Endpoint) {
+    pub fn remark(&mut self, to: &Endpoint) {
         if !to.is_local() {
-            self.contacted.mark(to);
+            self.contacted.remark(to);
         }
     }
 

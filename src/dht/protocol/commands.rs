@@ -277,6 +277,7 @@ impl Engine {
         }
         self.counters.packets_out[usize::from(kind).min(Kind::Application as usize)] += 1;
         let id = self.id;
+        self.outside.mark(&to);
         self.post(to, out, |bytes| {
             bytes.push(kind);
             bytes.extend_from_slice(&id.0);
@@ -306,6 +307,7 @@ impl Engine {
     pub fn recall(&mut self, now: Time, contacts: Vec<Contact>) {
         self.home.recalled = contacts;
         if self.has_recalled() {
+            self.outside.contacted.resume(now);
             self.home.hurry(now);
             // One under way does not know every contact.
             if let Some(join) = self.home.join.take() {

@@ -223,6 +223,7 @@ impl Engine {
         };
         let message = Message::new(self.id, body, Some(trailer));
         self.counters.requests += 1;
+        self.outside.mark(&request.to);
         self.transmit(request.to, &message, native::MAX_SENT, pad_to, out);
         true
     }
@@ -253,7 +254,7 @@ impl Engine {
         out: &mut Outbox,
         write: impl FnOnce(&mut Vec<u8>) -> Option<usize>,
     ) -> usize {
-        self.outside.mark(&to);
+        self.outside.remark(&to);
         let len = out.push(to, |bytes| self.seal.append(bytes, write)).unwrap_or(0);
         self.counters.bytes_out += len as u64;
         len

@@ -7,7 +7,6 @@ use rand_core::Rng;
 
 use super::engine::Engine;
 use super::output::{Event, Outbox};
-use crate::dht::contacted::MEMORY;
 use crate::dht::own::voter;
 use crate::dht::reachability::Outside;
 use crate::dht::requests::{Purpose, Question, Request};
@@ -16,7 +15,9 @@ use crate::wire::message::{Body, Contact, Endpoint, Message, Probe, Trailer, TxI
 
 /// So long packets of strangers may come by themselves before somebody is asked for one: to a node that
 /// is most likely reached, and to another.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(60)];
+const PATIENCE: [Duration; 2] = [Duration::from_secs(1_200), Duration::from_secs(20)];
+/// A node that lists fewer than this share of k is one of a network so small that it cannot do without any.
+const NEEDED: usize = 2;
 
 /// A PING with a transaction id, what a PROBE that names an address adds to it by family, and what
 /// FLAGS add; not sealed.
@@ -47,8 +48,9 @@ impl Engine {
         self.outside.read_only.unwrap_or_else(|| is_outside && self.is_out_of_reach())
     }
 
-    /// Has it ask others never, or always, to list it; or, with `None`, as long as it is behind a
-    /// translator and no stranger's packet has come through. Local nodes always list such a one.
+    /// Has it ask others never, or always, not to list it; or, with `None`, as long as it is behind a
+    /// translator and no stranger's packet has come through. Local nodes always list such a one, and a
+    /// node that lists few others needs every one of them, and they it.
     pub fn set_read_only(&mut self, read_only: Option<bool>) {
         self.outside.read_only = read_only;
     }
@@ -66,6 +68,10 @@ impl Engine {
 
     /// Whether strangers cannot reach it, or, as long as that is not known, are not likely to.
     fn is_out_of_reach(&self) -> bool {
+        !self.outside.is_needed && self.is_hard_to_reach()
+    }
+
+    fn is_hard_to_reach(&self) -> bool {
         self.reachable().map_or_else(|| self.is_translated(), |is_reachable| !is_reachable)
     }
 
@@ -109,11 +115,13 @@ impl Engine {
     /// Takes note of a packet that decodes. One of a stranger, whom nobody has given leave to send,
     /// proves that others can be heard too. Returns whether that is all that it is for.
     pub(super) fn proves(&mut self, now: Time, from: &Endpoint, packet: &Message<'_>) -> bool {
-        let patience = PATIENCE[usize::from(self.is_translated())];
-        let Outside { reachability, contacted, read_only, .. } = &mut self.outside;
+        if from.is_local() {
+            return false;
+        }
+        let Outside { reachability, contacted, .. } = &mut self.outside;
         let is_expected = matches!(packet.body, Body::Ping)
             && packet.txid().is_some_and(|txid| reachability.expects(txid));
-        if from.is_local() || !is_expected && !reachability.wants_proof(now) {
+        if !is_expected && !reachability.wants_proof(now) {
             return false;
         }
         let is_same_host =
@@ -125,16 +133,37 @@ impl Engine {
             reachability.came_by_leave(now);
         }
         // A public node has been heard.
-        if read_only.is_none() {
-            reachability.begin(now.max(self.born + MEMORY) + patience);
+        if self.outside.read_only.is_none() && !self.outside.reachability.has_begun() {
+            let patience = PATIENCE[usize::from(self.is_translated())];
+            self.outside.reachability.begin(now + patience);
         }
         is_expected
+    }
+
+    /// Notices that the network is so small that this node is needed in it, and has its contacts list it
+    /// then; or that it is not any more.
+    fn see_size(&mut self, now: Time, out: &mut Outbox) {
+        let known = self.table.len();
+        let is_needed =
+            known < self.config.k && (self.outside.is_needed || known < self.config.k / NEEDED);
+        let was_needed = std::mem::replace(&mut self.outside.is_needed, is_needed);
+        if is_needed && !was_needed && self.outside.read_only.is_none() && self.is_hard_to_reach() {
+            let listed: Vec<Contact> = self.table.entries().map(|entry| entry.contact).collect();
+            for contact in listed.into_iter().filter(|contact| !contact.endpoint.is_local()) {
+                self.greet(now, contact, Purpose::Nothing, out);
+            }
+        }
     }
 
     /// Lets time pass; asks a contact to have the node proved reachable where that is due.
     pub(super) fn look_outside(&mut self, now: Time, out: &mut Outbox) {
         self.outside.contacted.turn(now);
-        if !self.outside.reachability.tick(now) {
+        let is_due = self.outside.reachability.tick(now);
+        // Before the first question is due, it does not know yet how large the network is.
+        if is_due || self.outside.is_needed {
+            self.see_size(now, out);
+        }
+        if !is_due {
             return;
         }
         let helper = self.random_contact(|contact| !contact.endpoint.is_local());
@@ -187,6 +216,7 @@ impl Engine {
             let read_only = self.is_unlisted_at(&to);
             let trailer = Trailer { txid: Some(txid), read_only, ..Trailer::default() };
             let ping = Message::new(self.id, Body::Ping, Some(trailer));
+            self.outside.mark(&to);
             self.transmit(to, &ping, len, 0, out);
         }
         (self.counters.bytes_out - before) as usize
