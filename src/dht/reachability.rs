@@ -37,8 +37,8 @@ pub struct Outside {
     pub read_only: Option<bool>,
     /// The address of this host from which it sends to the Internet, of a node bound to all of them.
     pub host: Option<Endpoint>,
-    /// Whether the network is too small to do without a node, reached or not.
-    pub is_needed: bool,
+    /// Whether the network is too small to do without a node, reached or not; `None` before it has joined.
+    pub is_needed: Option<bool>,
 }
 
 impl Outside {
@@ -50,7 +50,7 @@ impl Outside {
             sent: Quota::default(),
             read_only: None,
             host: None,
-            is_needed: false,
+            is_needed: None,
         }
     }
 

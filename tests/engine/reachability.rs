@@ -227,15 +227,18 @@ fn a_node_that_was_there_before_knows_nothing_for_ten_minutes() {
 #[test]
 fn a_node_that_lists_few_others_is_needed_reached_or_not_and_says_so_to_them() {
     let mut stage = behind();
-    list(&mut stage, 9);
-    assert!(is_shy_to(&mut stage, public(1)), "it does not know yet");
-    stage.network.run(21 * SECOND);
-    let greeted: Vec<Endpoint> = sent(&mut stage)
-        .into_iter()
-        .filter(|sent| sent.kind == Kind::Ping && sent.probe.is_none() && !sent.read_only)
-        .map(|sent| sent.to)
-        .collect();
-    assert_eq!(greeted.len(), 9);
+    ask(&mut stage, public(1));
+    let question = sent(&mut stage).pop().expect("a PING");
+    assert!(question.read_only, "it does not know yet");
+    let id = contact(&stage, 1).id;
+    stage.inject(public(1), &pong(id, &question, Trailer::default()));
+    let again = sent(&mut stage).pop().expect("a PING that says otherwise");
+    assert_eq!((again.to, again.kind, again.read_only), (public(1), Kind::Ping, false));
+    stage.inject(public(1), &pong(id, &again, Trailer::default()));
+    for index in 2..=9 {
+        let contact = contact(&stage, index);
+        stage.list(contact);
+    }
     assert!(!node(&stage).is_read_only());
     for index in 10..=24 {
         let contact = contact(&stage, index);

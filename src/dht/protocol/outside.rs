@@ -10,6 +10,7 @@ use super::output::{Event, Outbox};
 use crate::dht::own::voter;
 use crate::dht::reachability::Outside;
 use crate::dht::requests::{Purpose, Question, Request};
+use crate::dht::tasks::Task;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, Message, Probe, Trailer, TxId};
 
@@ -68,7 +69,7 @@ impl Engine {
 
     /// Whether strangers cannot reach it, or, as long as that is not known, are not likely to.
     fn is_out_of_reach(&self) -> bool {
-        !self.outside.is_needed && self.is_hard_to_reach()
+        self.outside.is_needed != Some(true) && self.is_hard_to_reach()
     }
 
     fn is_hard_to_reach(&self) -> bool {
@@ -144,9 +145,9 @@ impl Engine {
     /// then; or that it is not any more.
     fn see_size(&mut self, now: Time, out: &mut Outbox) {
         let known = self.table.len();
-        let is_needed =
-            known < self.config.k && (self.outside.is_needed || known < self.config.k / NEEDED);
-        let was_needed = std::mem::replace(&mut self.outside.is_needed, is_needed);
+        let was_needed = self.outside.is_needed == Some(true);
+        let is_needed = known < if was_needed { self.config.k } else { self.config.k / NEEDED };
+        self.outside.is_needed = Some(is_needed);
         if is_needed && !was_needed && self.outside.read_only.is_none() && self.is_hard_to_reach() {
             let listed: Vec<Contact> = self.table.entries().map(|entry| entry.contact).collect();
             for contact in listed.into_iter().filter(|contact| !contact.endpoint.is_local()) {
@@ -159,8 +160,16 @@ impl Engine {
     pub(super) fn look_outside(&mut self, now: Time, out: &mut Outbox) {
         self.outside.contacted.turn(now);
         let is_due = self.outside.reachability.tick(now);
-        // Before the first question is due, it does not know yet how large the network is.
-        if is_due || self.outside.is_needed {
+        let may_have_changed = match self.outside.is_needed {
+            Some(is_needed) => is_due || is_needed,
+            // As soon as it has joined.
+            None => {
+                let is_join = |(_, task): (_, &Task)| matches!(task, Task::Join(_));
+                let knows_any = self.outside.reachability.has_begun() && !self.table.is_empty();
+                knows_any && !self.operations.iter().any(is_join)
+            }
+        };
+        if may_have_changed {
             self.see_size(now, out);
         }
         if !is_due {
