@@ -5,6 +5,7 @@
 
 mod doubts;
 pub mod guard;
+mod holdings;
 mod home;
 pub mod lookup;
 pub mod members;
