@@ -1,10 +1,11 @@
 //! A running node: it owns the engine, the socket and the thread, and lets any thread use them. How
 //! results and packets reach those who want them is the affair of `pending` and `notices`, what it logs
-//! that of `lines`; its state file is kept by `saver`.
+//! that of `lines` and `reasons`; its state file is kept by `saver`.
 
 mod lines;
 mod notices;
 mod pending;
+pub mod reasons;
 mod saver;
 
 use std::collections::BTreeMap;
@@ -32,11 +33,12 @@ use crate::dht::protocol::{Busy, Engine, Event, Outbox, Refusal, Stats, TooLong,
 use crate::dht::requests::{OpId, Question};
 use crate::dht::routing::Entry;
 use crate::id::NodeId;
+use crate::net::channel::SocketNews;
 use crate::net::socket::Socket;
-use crate::net::udp_reactor::{Batch, Host, Link, Look, Reactor, SocketNews};
+use crate::net::udp_reactor::{Batch, Host, Link, Look, Reactor};
 use crate::time::Time;
 use crate::utils::random;
-use crate::wire::message::{Contact, Endpoint};
+use crate::wire::message::{Contact, Endpoint, Want};
 use crate::wire::seal::Network;
 
 /// The longest that [`Node::close`] takes.
@@ -137,6 +139,7 @@ impl Node {
         let reactor = Reactor::bind(address, config.receive_buffer)?;
         let link = Arc::clone(reactor.link());
         let mut engine = Engine::new(Time::ZERO, id, link.address().into(), Arc::new(config), seed);
+        engine.set_families(link.families());
         engine.set_buffer(link.receive_room());
         engine.enter(Time::ZERO, network, nonce_start);
         let (thread_lives, thread_ended) = bounded(0);
@@ -165,7 +168,7 @@ impl Node {
         self.id
     }
 
-    /// Where the socket is bound.
+    /// Where its sockets are bound; at `::`, where there is one for each family.
     pub fn address(&self) -> SocketAddr {
         self.shared.link.address()
     }
@@ -374,9 +377,9 @@ impl Node {
         self.shared.command(|state, now, _| state.engine.clean_storage(now, age))
     }
 
-    /// Whether this node's socket can send to `endpoint`.
-    pub fn reaches(&self, endpoint: &Endpoint) -> bool {
-        endpoint.is_ipv4() == self.address().is_ipv4()
+    /// The address families that it speaks.
+    pub fn families(&self) -> Want {
+        self.shared.link.families()
     }
 
     /// The contacts in the routing table, the farthest buckets first.
@@ -620,11 +623,11 @@ impl Host for Shared {
 
     fn socket_changed(&self, news: SocketNews<'_>) {
         match news {
-            SocketNews::Lost => self.log(Level::Warn, "the socket is lost; binding it again"),
+            SocketNews::Lost => self.log(Level::Warn, "a socket is lost; binding it again"),
             SocketNews::RebindFailed(error, wait) => {
                 self.log(
                     Level::Warn,
-                    &format!("cannot bind the socket again: {error}; next try in {wait:?}"),
+                    &format!("cannot bind the lost socket again: {error}; next try in {wait:?}"),
                 );
             }
             SocketNews::Rebound => self.log(Level::Info, "the socket is bound again"),
@@ -690,7 +693,8 @@ impl State {
                     news.lines.push((Level::Warn, text));
                 }
                 Event::Alone { seeds, wait } => {
-                    news.lines.push((Level::Warn, lines::alone(&seeds, wait)));
+                    news.lines
+                        .push((Level::Warn, lines::alone(&seeds, wait, self.engine.bound().ip())));
                     news.is_alone = true;
                 }
                 Event::Missing => news.is_alone = true,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{id, public};
 use kadepy::dht::lookup::{Lookup, Query};
 use kadepy::wire::message::Token;
-use kadepy::{Config, Contact, NodeId};
+use kadepy::{Config, Contact, Endpoint, NodeId};
 use proptest::prelude::*;
 
 /// With this target, contact `n` is the farther the greater `n` is.
@@ -112,6 +112,51 @@ fn whoever_names_many_ids_at_one_address_aims_two_queries_and_their_repetitions_
     }
     assert_eq!(queries(&mut lookup), []);
     assert!(lookup.is_done());
+}
+
+/// An address of one host, which has a port for each `n`, or of one IPv6 network.
+fn of_one_host(n: u16, ipv4: bool) -> Endpoint {
+    match ipv4 {
+        true => Endpoint::new([50, 0, 0, 1], n),
+        false => Endpoint::new([0x2a00, 0, 0, 1, 0, 0, 0, n], 4_000),
+    }
+}
+
+#[test]
+fn one_host_is_two_contacts_of_a_lookup_however_many_it_claims_to_be() {
+    for ipv4 in [true, false] {
+        let mut lookup = Lookup::new(TARGET, &Config::default());
+        for n in 1..=50 {
+            lookup.add(Contact { endpoint: of_one_host(n, ipv4), ..contact(n) });
+        }
+        for n in 51..=60 {
+            lookup.add(contact(n));
+        }
+        let mut asked = Vec::new();
+        while let Some(query) = lookup.next_query() {
+            asked.push(query.contact.id);
+            lookup.answered(query.contact, None);
+            lookup.check_invariants();
+        }
+        let expected: Vec<NodeId> = [1, 2].into_iter().chain(51..=60).map(id).collect();
+        assert_eq!(asked.iter().collect::<BTreeSet<_>>(), expected.iter().collect());
+    }
+}
+
+#[test]
+fn whoever_names_made_up_nodes_of_a_host_hides_none_of_its_nodes() {
+    let mut lookup = Lookup::new(TARGET, &small(20, 2));
+    let made_up = [1, 2].map(|n| Contact { endpoint: of_one_host(n, true), ..contact(n) });
+    made_up.into_iter().for_each(|contact| lookup.add(contact));
+    let real = Contact { endpoint: of_one_host(3, true), ..contact(3) };
+    for _ in 0..2 {
+        lookup.add(real);
+        assert_eq!(queries(&mut lookup).len(), 2);
+        made_up.iter().for_each(|contact| lookup.late(contact));
+    }
+    assert_eq!(queries(&mut lookup), []);
+    lookup.add(real);
+    assert_eq!(queries(&mut lookup), [Query { contact: real, is_retry: false }]);
 }
 
 #[test]

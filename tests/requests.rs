@@ -318,6 +318,25 @@ fn an_answer_counts_until_its_request_expires() {
 }
 
 #[test]
+fn of_an_operation_the_32_questions_that_expired_last_may_still_be_answered() {
+    let mut requests = requests();
+    let of = |op| Request { purpose: Purpose::Op(op), ..ping() };
+    requests.open(txid(0), of(1), None).unwrap();
+    for n in 1..=33 {
+        requests.open(txid(n), Request { sent: at(n), ..of(2) }, None).unwrap();
+    }
+    while requests.due(at(10_000)).is_some() {}
+    requests.check_invariants();
+    assert_eq!(requests.len(), 33);
+    for (n, is_taken) in [(0, true), (1, false), (2, true), (33, true)] {
+        assert_eq!(takes_pong(&mut requests, at(10_000), txid(n)), is_taken, "question {n}");
+    }
+    requests.end(2);
+    requests.check_invariants();
+    assert!(requests.is_empty());
+}
+
+#[test]
 fn an_answer_that_waited_through_a_suspend_says_nothing() {
     let mut requests = requests();
     requests.open(TXID, ping(), None).unwrap();

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kadepy._types import Node
 
 
+_is_exiting = False
+
+
 def start_dispatcher(notices: _core.Notices, name: str) -> None:
     """Starts the thread that runs what a node has for Python."""
     _threads.start(_dispatch, (notices,), name)
@@ -66,19 +69,22 @@ def is_async(callback: object) -> bool:
 
 def install_hooks() -> None:
     """Has every node closed before the interpreter ends, and left to the parent in a fork."""
-    # Before threading's own wait for the threads that hang in a lookup, where there is such a
-    # hook; atexit's come after it.
-    register = getattr(threading, "_register_atexit", None)
-    if register is None:
-        import atexit
+    import atexit
 
-        register = atexit.register
-    register(_close_all)
+    # Before threading's own wait for the threads that hang in a lookup, where there is such a
+    # hook; atexit's come after it, and also where a monkey patch has switched threading's off.
+    if hasattr(threading, "_register_atexit"):
+        threading._register_atexit(_close_all)
+    atexit.register(_close_all)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _close_all() -> None:
+    global _is_exiting
+    if _is_exiting:
+        return
+    _is_exiting = True
     daemons = [thread.ident for thread in threading.enumerate() if thread.daemon]
     _core._close_all([ident for ident in daemons if ident is not None])
     _log.finish()

@@ -90,10 +90,12 @@ class Swarm(BaseSwarm):
 
     Args:
         port: the UDP port to bind to; 0 lets the system choose.
-        host: the IP address to bind to. An IPv4 address makes an IPv4 node, an IPv6 address an
-            IPv6 node. A link-local address needs its interface: ``"fe80::1%eth0"``.
-            With the default, or ``"::"``, the node has every address of the host, and
-            answers from the one that it was asked at.
+        host: the IP address to bind to. With the default the node has every IPv4 address of the
+            host, and all that it returns are IPv4 addresses, which any program can use. ``"::"``
+            makes a node of both families, on one port, that finds peers in both; where the system
+            has one of them alone, of that. One address makes a node of its family; a link-local one
+            needs its interface: ``"fe80::1%eth0"``. A node with several addresses answers from the
+            one that it was asked at.
         bootstrap: contacts to join through: one, or an iterable of them. Each is ``"host:port"``,
             ``"[v6]:port"``, ``(host, port)``, a `Peer` or a `Node`; a host may be a name. The node
             joins in the background and keeps trying; lookups wait for that.
@@ -223,6 +225,9 @@ class Swarm(BaseSwarm):
         Returns:
             The k (20) nodes nearest to `target` that answered, the nearest first. None in an
             empty table.
+
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
         """
         return self._node.find_node(target, timeout).wait()
 
@@ -250,6 +255,9 @@ class Swarm(BaseSwarm):
         Returns:
             The peers, each once, in the order in which they were found.
 
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
+
         >>> from kadepy import Swarm, topic
         >>> with Swarm(host="127.0.0.1") as lonely:
         ...     lonely.get_peers(topic("chess"))
@@ -269,6 +277,9 @@ class Swarm(BaseSwarm):
 
         Returns:
             An iterator over the peers, each once.
+
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
         """
         return self._node.iter_peers(topic, timeout)
 
@@ -287,6 +298,9 @@ class Swarm(BaseSwarm):
         Returns:
             How many nodes confirmed that they store it. After 0 nobody can find it: announce again
             when others are there.
+
+        Raises:
+            OSError: the system refuses to send any question, as without a route.
         """
         return self._node.announce_peer(topic, port, timeout).wait()
 

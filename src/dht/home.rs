@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::requests::OpId;
-use super::tasks::step::{Obstacle, SeedState};
+use super::tasks::step::{Obstacle, SeedState, Seeds};
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
@@ -87,6 +87,20 @@ impl Home {
                 self.own.push(*seed);
             }
         }
+    }
+
+    /// What became of each of the contacts in a join with this outcome.
+    pub fn states(&self, seeds: &Seeds) -> Seeds {
+        let state = |seed: &Endpoint| {
+            let asked = seeds.iter().find(|(asked, _)| asked == seed).map(|(_, state)| *state);
+            let is_own = self.own.contains(seed);
+            asked.unwrap_or(if is_own {
+                SeedState::Failed(Obstacle::Itself)
+            } else {
+                SeedState::Silent
+            })
+        };
+        self.seeds.iter().map(|seed| (*seed, state(seed))).collect()
     }
 
     /// When it is looked next whether contacts are missing.

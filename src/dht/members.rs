@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::time::Time;
 use crate::wire::message::Endpoint;
 
-/// Peers at one address that is not local: as many as an answer names by default. A NAT may hide
+/// Peers at one address that is not local, or in one IPv6 network of 64 bits: as many as an answer names by default. A NAT may hide
 /// several; one host that announces each of its ports must not fill the list.
 pub const IP_MAX: usize = 64;
 
@@ -88,7 +88,7 @@ impl Members {
     }
 
     fn at_address(&self, peer: &Endpoint) -> usize {
-        self.known.range(peer.with_port(0)..=peer.with_port(u16::MAX)).count()
+        self.known.range(peer.same_host()).count()
     }
 
     fn forget(&mut self, peer: &Endpoint) -> Option<Known> {

@@ -17,4 +17,5 @@ pub mod requests;
 mod rounds;
 pub mod routing;
 pub mod storage;
+pub mod tables;
 mod tasks;

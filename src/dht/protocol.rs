@@ -217,7 +217,7 @@ impl Engine {
         self.home.heard(now, from);
         let trailer = reply.trailer.unwrap_or_default();
         if request.id.is_some_and(|id| id != reply.sender) {
-            self.table.vacate(&from);
+            self.table.of_mut(&from).vacate(&from);
         }
         if let (true, Some(seen_at)) = (self.rounds.len() > 0, trailer.endpoint)
             && self.guard.believes(&seen_at, &from, true)
@@ -241,7 +241,7 @@ impl Engine {
                     self.check(now, listed, out);
                 }
             }
-            if self.table.began(&contact, trailer.boot) {
+            if self.table.of_mut(&from).began(&contact, trailer.boot) {
                 self.hurry_memberships(now, &contact.id);
             }
         }

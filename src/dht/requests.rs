@@ -149,6 +149,10 @@ pub enum Due {
     Expired(Request),
 }
 
+/// Of one operation, so many questions that have expired may still be answered: a link that is that
+/// slow brings few at a time, and among hostile nodes a join leaves thousands.
+const OVERDUE_MAX: usize = 32;
+
 /// No network takes longer.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(60);
 
@@ -161,8 +165,9 @@ pub struct Requests {
     late: BTreeSet<(Time, TxId)>,
     /// How many of `waiting` went to each endpoint, where any did.
     waiting_to: BTreeMap<Endpoint, usize>,
-    /// Those of `open` that have expired, by the operation whose end they wait for.
-    overdue: BTreeSet<(OpId, TxId)>,
+    /// Those of `open` that have expired, by the operation whose end they wait for and by when they
+    /// expired.
+    overdue: BTreeSet<(OpId, Time, TxId)>,
     /// One entry for each of `open`, the oldest of each endpoint first.
     by_endpoint: BTreeSet<(Endpoint, Time, TxId)>,
     echoed: RecentSet,
@@ -215,7 +220,7 @@ impl Requests {
         if self.open.len() >= self.cap {
             match self.overdue.first() {
                 // That it has expired is told already.
-                Some(&(_, expired)) => drop(self.close(expired)),
+                Some(&(.., expired)) => drop(self.close(expired)),
                 None => given_up = self.close(self.late.first().ok_or(Full)?.1),
             }
         }
@@ -294,7 +299,11 @@ impl Requests {
         let request = self.open[&txid].request;
         if let Purpose::Op(op) = request.purpose {
             self.late.remove(&(wake, txid));
-            self.overdue.insert((op, txid));
+            self.overdue.insert((op, wake, txid));
+            let of_op = self.overdue_of(op);
+            if let (true, Some(&oldest)) = (of_op.len() > OVERDUE_MAX, of_op.first()) {
+                self.close(oldest);
+            }
         } else {
             self.close(txid);
         }
@@ -303,10 +312,8 @@ impl Requests {
 
     /// Notes that an operation is over: its questions that have expired are closed.
     pub fn end(&mut self, op: OpId) {
-        let of_op = (op, TxId([0; 8]))..=(op, TxId([0xFF; 8]));
-        let expired: Vec<TxId> = self.overdue.range(of_op).map(|&(_, txid)| txid).collect();
-        for txid in expired {
-            self.close(txid);
+        for expired in self.overdue_of(op) {
+            self.close(expired);
         }
     }
 
@@ -381,12 +388,18 @@ impl Requests {
         let is_answered =
             |txid: &TxId| self.open[txid].request.question.is_answered_by(&reply.body);
         let is_overdue = |txid: &TxId| match self.open[txid].request.purpose {
-            Purpose::Op(op) => self.overdue.contains(&(op, *txid)),
+            Purpose::Op(op) => self.overdue.contains(&(op, self.open[txid].wake, *txid)),
             _ => false,
         };
         let (expired, waiting): (Vec<TxId>, Vec<TxId>) =
             self.oldest_to(from).filter(is_answered).partition(is_overdue);
         waiting.first().or(expired.last()).copied()
+    }
+
+    /// The questions of an operation that have expired, the oldest first.
+    fn overdue_of(&self, op: OpId) -> Vec<TxId> {
+        let of_op = self.overdue.range((op, Time::ZERO, TxId([0; 8]))..);
+        of_op.take_while(|(other, ..)| *other == op).map(|&(.., txid)| txid).collect()
     }
 
     fn oldest_to(&self, endpoint: Endpoint) -> impl Iterator<Item = TxId> {
@@ -401,7 +414,7 @@ impl Requests {
         self.stop_waiting(open.wake, txid, open.request.to);
         self.late.remove(&(open.wake, txid));
         if let Purpose::Op(op) = open.request.purpose {
-            self.overdue.remove(&(op, txid));
+            self.overdue.remove(&(op, open.wake, txid));
         }
         self.by_endpoint.remove(&(open.request.to, open.request.sent, txid));
         Some(open)
@@ -430,7 +443,7 @@ impl Requests {
         for (txid, open) in &self.open {
             let place = (open.wake, *txid);
             let is_overdue = matches!(open.request.purpose,
-                Purpose::Op(op) if self.overdue.contains(&(op, *txid)));
+                Purpose::Op(op) if self.overdue.contains(&(op, open.wake, *txid)));
             assert!(is_overdue || self.waiting.contains(&place) || self.late.contains(&place));
             assert!(self.by_endpoint.contains(&(open.request.to, open.request.sent, *txid)));
         }

@@ -28,8 +28,8 @@ pub enum StoreError {
 pub struct Storage {
     /// Ordered by distance from the own id, so that the farthest topic is the last.
     topics: BTreeMap<Distance, Vec<Record>>,
-    /// The number of records of each address that has one and is not local.
-    per_ip: BTreeMap<[u8; 16], usize>,
+    /// The number of records of each host that has one and is not local, by [`Endpoint::same_host`].
+    per_ip: BTreeMap<Endpoint, usize>,
     /// The number of records in `topics`.
     records: usize,
     /// Where the sweep for old records goes on.
@@ -82,7 +82,7 @@ impl Storage {
             return Ok(());
         }
         if !peer.is_local()
-            && self.per_ip.get(peer.ip_bytes()).is_some_and(|&n| n >= self.per_ip_max)
+            && self.per_ip.get(peer.same_host().start()).is_some_and(|&n| n >= self.per_ip_max)
         {
             return Err(StoreError::Quota);
         }
@@ -212,16 +212,16 @@ impl Storage {
     fn count(&mut self, peer: &Endpoint) {
         self.records += 1;
         if !peer.is_local() {
-            *self.per_ip.entry(*peer.ip_bytes()).or_default() += 1;
+            *self.per_ip.entry(*peer.same_host().start()).or_default() += 1;
         }
     }
 
     fn uncount(&mut self, peer: &Endpoint) {
         self.records -= 1;
-        if let Some(count) = self.per_ip.get_mut(peer.ip_bytes()) {
+        if let Some(count) = self.per_ip.get_mut(peer.same_host().start()) {
             *count -= 1;
             if *count == 0 {
-                self.per_ip.remove(peer.ip_bytes());
+                self.per_ip.remove(peer.same_host().start());
             }
         }
     }

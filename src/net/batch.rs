@@ -11,7 +11,7 @@ use crate::wire::native::MAX_READ;
 
 /// Datagrams taken from the sockets before the host gets them: enough to share one lock among many,
 /// few enough that an answer does not wait for them.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 /// One byte more than is read, so that a longer datagram is known to be one.
 const BUFFER_LEN: usize = MAX_READ + 1;
 
@@ -40,7 +40,7 @@ struct Received {
 pub enum Filled {
     /// The socket is empty.
     Empty,
-    /// The batch is full, and there may be more.
+    /// As many came as may, and there may be more.
     Full,
     /// The socket is of no use any more.
     Lost(io::Error),
@@ -53,17 +53,22 @@ impl Batch {
         self.oversize = 0;
     }
 
-    /// Whether nothing was received.
-    pub fn is_empty(&self) -> bool {
-        self.received.is_empty()
+    /// How many datagrams are in it.
+    pub fn count(&self) -> usize {
+        self.received.len()
     }
 
-    /// Receives from a socket, which may be one that hears a group, until there is nothing more or the
-    /// batch is full; counts what fails.
-    pub fn fill(&mut self, socket: &Socket, is_heard: bool, failures: &AtomicU64) -> Filled {
+    /// Receives from a socket, which may be one that hears a group, at most `max` datagrams, for which
+    /// there is room; counts what fails.
+    pub fn fill(
+        &mut self,
+        socket: &Socket,
+        is_heard: bool,
+        max: usize,
+        failures: &AtomicU64,
+    ) -> Filled {
         // Errors come out of the same budget, so that no storm of them keeps us here.
-        let budget = BATCH - self.received.len();
-        let (mut left, mut errors) = (budget, 0);
+        let (mut left, mut errors) = (max, 0);
         while left > 0 {
             let Self { buffers, received, .. } = self;
             let start = received.len();
@@ -86,7 +91,7 @@ impl Batch {
                 Remedy::Count => {
                     failures.fetch_add(1, Ordering::Relaxed);
                     errors += 1;
-                    if errors == budget {
+                    if errors == max {
                         // It gives nothing but errors, and would do so at once for ever.
                         return Filled::Lost(error);
                     }

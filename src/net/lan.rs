@@ -9,6 +9,7 @@ use std::time::Duration;
 use mio::{Registry, Token};
 
 use super::batch::Filled;
+use super::channel::Channel;
 use super::socket::{Interface, Socket, interfaces};
 use crate::dht::beacons::groups;
 use crate::time::Time;
@@ -19,8 +20,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The links of one node.
 pub struct Lan {
-    /// The node's own address, or the wildcard.
-    bound: SocketAddr,
     next_look: Time,
     /// Those in use, each once for each family.
     interfaces: Vec<Interface>,
@@ -34,6 +33,8 @@ pub struct Lan {
 /// What hears one group.
 struct Ear {
     group: SocketAddr,
+    /// The node's own address in that family, or the wildcard.
+    bound: SocketAddr,
     /// The token of its socket.
     token: Token,
     /// `None` where it could not be made.
@@ -61,20 +62,17 @@ pub struct Trouble {
 }
 
 impl Lan {
-    /// The links of a node with this socket, which is bound to `bound`; its sockets have tokens from
-    /// `first_token` on.
-    pub fn new(socket: &Socket, bound: SocketAddr, first_token: usize) -> Self {
-        let reached = groups().map(SocketAddr::from).into_iter();
-        let ears = reached
-            .filter(|group| socket.reaches(group))
-            .zip(first_token..)
-            .map(|(group, token)| Ear { group, token: Token(token), socket: None, is_lost: false })
-            .collect();
+    /// The links of a node with these channels; the sockets that hear have tokens from `first_token` on.
+    pub fn new(channels: &[Channel], first_token: usize) -> Self {
+        let of_family = |(channel, token): (&Channel, usize)| {
+            let group = groups().into_iter().find(|group| channel.reaches(group))?;
+            let (group, bound, token) = (group.into(), channel.address(), Token(token));
+            Some(Ear { group, bound, token, socket: None, is_lost: false })
+        };
         Self {
-            bound,
+            ears: channels.iter().zip(first_token..).filter_map(of_family).collect(),
             next_look: Time::ZERO,
             interfaces: Vec::new(),
-            ears,
             troubles: Vec::new(),
             known_troubles: BTreeSet::new(),
         }
@@ -175,16 +173,9 @@ impl Lan {
     /// The interfaces to use, each once for each family: that of the node's address, or where it has
     /// every address, all. By loopback nodes of one host find each other where there is no other.
     fn usable(&self, mut all: Vec<Interface>) -> Vec<Interface> {
-        all.retain(|one| self.ears.iter().any(|ear| ear.group.is_ipv4() == one.ip.is_ipv4()));
         all.retain(|one| {
-            let own = Endpoint::new(one.ip, self.bound.port()).with_scope(one.index);
-            match self.bound.ip() {
-                // All of 127.0.0.0/8 may be there, and only one of it is listed.
-                bound if bound.is_loopback() => one.ip.is_loopback(),
-                bound if bound.is_unspecified() => is_source(one.ip) && own.is_local(),
-                // What leaves from a public address nobody listens to.
-                _ => own == self.bound.into() && own.is_local(),
-            }
+            let mut ears = self.ears.iter();
+            ears.any(|ear| ear.bound.is_ipv4() == one.ip.is_ipv4() && ear.may_use(one))
         });
         let has_link = all.iter().any(|one| !one.ip.is_loopback());
         all.retain(|one| one.ip.is_loopback() != has_link);
@@ -196,6 +187,21 @@ impl Lan {
     fn met(&mut self, what: &str, error: io::Error, is_grave: bool) {
         if self.known_troubles.insert(what.to_owned()) {
             self.troubles.push(Trouble { what: what.to_owned(), error, is_grave });
+        }
+    }
+}
+
+impl Ear {
+    /// Whether the node has the address of this interface, which is of the same family, and others on
+    /// the link listen to what it sends from there.
+    fn may_use(&self, interface: &Interface) -> bool {
+        let ip = interface.ip;
+        let own = Endpoint::new(ip, self.bound.port()).with_scope(interface.index);
+        match self.bound.ip() {
+            // All of 127.0.0.0/8 may be there, and only one of it is listed.
+            bound if bound.is_loopback() => ip.is_loopback(),
+            bound if bound.is_unspecified() => is_source(ip) && own.is_local(),
+            _ => own == self.bound.into() && own.is_local(),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! The socket and the thread that serves it; what datagrams mean is the engine's affair.
+//! The sockets and the thread that serves them; what datagrams mean is the engine's affair.
 
 mod batch;
+pub mod channel;
 pub mod clock;
 mod lan;
 pub mod socket;

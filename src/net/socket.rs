@@ -216,6 +216,19 @@ pub fn remedy(error: &io::Error) -> Remedy {
     }
 }
 
+/// Whether a socket was not bound because the system does not have its address family.
+pub fn lacks_family(error: &io::Error) -> bool {
+    // EAFNOSUPPORT: Linux, Windows, the BSDs. Where IPv6 is merely switched off, its addresses are gone.
+    const NO_FAMILY: i32 = if cfg!(target_os = "linux") {
+        97
+    } else if cfg!(windows) {
+        10047
+    } else {
+        47
+    };
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_FAMILY)
+}
+
 /// Whether a datagram was not sent because the system had no room for it at that moment.
 pub fn lacks_room(error: &io::Error) -> bool {
     // ENOBUFS: Linux, Windows, the BSDs.

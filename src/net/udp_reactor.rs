@@ -1,4 +1,4 @@
-//! The thread that serves a socket: it receives a batch, lets its [`Host`] work on it, and waits for
+//! The thread that serves a node's sockets: it receives a batch, lets its [`Host`] work on it, and waits for
 //! more or for the host's next deadline; until it is closed.
 
 use std::io;
@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use mio::{Events, Poll, Token, Waker};
 use parking_lot::Mutex;
 
 pub use super::batch::Batch;
-use super::batch::Filled;
+use super::batch::{BATCH, Filled};
+use super::channel::{self, Channel, Channels, Rebinding, SocketNews};
 use super::clock::Clock;
 use super::lan::Lan;
 pub use super::lan::Look;
@@ -21,16 +23,15 @@ use super::socket::{Remedy, Socket, lacks_room, remedy};
 use crate::dht::beacons::{GROUP_PORT, groups};
 use crate::dht::protocol::Outbox;
 use crate::time::Time;
-use crate::wire::message::Endpoint;
+use crate::wire::message::{Endpoint, Want};
 
-/// The wait before a lost socket is bound again, which doubles with each failure.
-const REBIND_MIN: Duration = Duration::from_millis(100);
-const REBIND_MAX: Duration = Duration::from_secs(30);
+/// The wait after the system has failed to wait, which would repeat itself at once.
+const POLL_PAUSE: Duration = Duration::from_millis(100);
 
-const SOCKET: Token = Token(0);
-const WAKER: Token = Token(1);
-/// The first of those that hear the groups.
+/// The first token of the sockets that hear the groups: after those of the channels.
 const GROUPS: usize = 2;
+/// None of theirs.
+const WAKER: Token = Token(usize::MAX - 1);
 
 /// The longest that the thread waits at once. The system's wait stands still in a suspend: what was
 /// left of it is still left when the machine wakes.
@@ -45,84 +46,59 @@ pub trait Host: Send + Sync + 'static {
     /// room; gives the next deadline.
     fn turn(&self, batch: &mut Batch, out: &mut Outbox) -> Option<Time>;
 
-    /// The links were looked at, for the first time or because it was time to; something is new there.
+    /// The links were looked at, because the node looks for others there.
     fn looked(&self, look: Look);
 
     /// The machine was suspended, or the process stopped, and goes on.
     fn resumed(&self);
 
-    /// The socket was lost, could not be bound again, or is there again.
+    /// A socket was lost, could not be bound again, or is there again.
     fn socket_changed(&self, news: SocketNews<'_>);
 
     /// The thread has ended, by itself only through a bug.
     fn ended(&self, panicked: bool);
 }
 
-/// What happens to the socket of a running reactor.
-pub enum SocketNews<'a> {
-    /// It is gone.
-    Lost,
-    /// Binding it again failed; it is tried again after so long.
-    RebindFailed(&'a io::Error, Duration),
-    /// It is bound again.
-    Rebound,
-}
-
 /// What a running reactor shares with the threads that use it.
 pub struct Link {
-    /// `None` while the socket is lost, and after the end.
-    socket: Mutex<Option<Arc<Socket>>>,
-    /// The descriptors of the socket and of those that hear the groups, or -1: for a forked child, in
-    /// which a lock may be held for ever.
-    descriptors: [AtomicI32; 3],
+    channels: Channels,
     /// Whether the node looks for others on its links.
     seeks: AtomicBool,
     /// Those links, once it does; for the thread alone.
     lan: Mutex<Option<Lan>>,
+    /// The descriptors of the sockets that hear the groups, or -1: for a forked child, in which the lock
+    /// may be held for ever.
+    heard_descriptors: [AtomicI32; 2],
     /// `None` after the end.
     waker: Mutex<Option<Arc<Waker>>>,
-    /// Where it is bound, with the port that the system chose.
-    address: SocketAddr,
-    receive_buffer: usize,
-    receive_room: usize,
     clock: Clock,
-    is_lost: AtomicBool,
     is_closing: AtomicBool,
     send_failures: AtomicU64,
     receive_failures: AtomicU64,
 }
 
-/// A socket that is bound and not served yet.
+/// Sockets that are bound and not served yet.
 pub struct Reactor {
     poll: Poll,
     link: Arc<Link>,
 }
 
 impl Reactor {
-    /// Binds a socket to `address`.
+    /// Binds the sockets of a node at `address`.
     ///
     /// # Errors
     ///
-    /// The system's, see [`Socket::bind`].
+    /// The system's, see [`channel::bind`].
     pub fn bind(address: SocketAddr, receive_buffer: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
-        let mut socket = Socket::bind(address, receive_buffer)?;
-        socket.register(poll.registry(), SOCKET)?;
-        let address = socket.local_address()?;
-        let receive_room = socket.receive_room();
-        let descriptors = [socket.descriptor(), -1, -1].map(AtomicI32::new);
         let link = Link {
-            socket: Mutex::new(Some(Arc::new(socket))),
-            descriptors,
+            channels: channel::bind(address, receive_buffer, poll.registry())?,
             seeks: AtomicBool::new(false),
             lan: Mutex::new(None),
-            address,
-            receive_buffer,
-            receive_room,
+            heard_descriptors: [-1, -1].map(AtomicI32::new),
             waker: Mutex::new(Some(Arc::new(waker))),
             clock: Clock::start(),
-            is_lost: AtomicBool::new(false),
             is_closing: AtomicBool::new(false),
             send_failures: AtomicU64::new(0),
             receive_failures: AtomicU64::new(0),
@@ -141,7 +117,7 @@ impl Reactor {
     ///
     /// The system's, where it gives no thread.
     pub fn spawn(self, host: Arc<impl Host>) -> io::Result<JoinHandle<()>> {
-        let name = format!("kadepy-{}", self.link.address.port());
+        let name = format!("kadepy-{}", self.link.address().port());
         std::thread::Builder::new().name(name).spawn(move || {
             let link = Arc::clone(&self.link);
             let run = AssertUnwindSafe(|| self.run(&*host));
@@ -156,32 +132,24 @@ impl Reactor {
         let mut events = Events::with_capacity(4);
         let mut out = Outbox::default();
         let mut batch = Batch::default();
-        let mut rebinding: Option<Time> = None;
-        let mut rebind_wait = REBIND_MIN;
+        let mut rebindings: ArrayVec<Rebinding, 2> =
+            link.channels.iter().map(|_| Rebinding::default()).collect();
 
         while !link.is_closing.load(Ordering::Acquire) {
             self.look(host);
-            let is_full = self.receive(&mut batch);
-            if !batch.is_empty() {
-                rebind_wait = REBIND_MIN;
-            }
+            let is_full = self.receive(&mut batch, &mut rebindings);
             let deadline = host.turn(&mut batch, &mut out);
             out.clear();
 
-            if link.is_lost.swap(false, Ordering::AcqRel) && rebinding.is_none() {
-                host.socket_changed(SocketNews::Lost);
-                drop(link.take_socket());
-                rebinding = Some(link.now() + rebind_wait);
+            let mut is_mended = false;
+            for (channel, rebinding) in link.channels.iter().zip(&mut rebindings) {
+                let news = |news: SocketNews<'_>| host.socket_changed(news);
+                is_mended |= channel.mend(link.now(), rebinding, self.poll.registry(), news);
             }
-            if rebinding.is_some_and(|at| link.now() >= at) {
-                // A socket that is bound and lost again before anything came counts as a failure.
-                rebind_wait = (rebind_wait * 2).min(REBIND_MAX);
-                if self.rebind(host, rebind_wait) {
-                    rebinding = None;
-                    continue;
-                }
-                rebinding = Some(link.now() + rebind_wait);
+            if is_mended {
+                continue;
             }
+            let rebinding = rebindings.iter().filter_map(Rebinding::at).min();
             let now = link.now();
             let longest = now + WAIT_MAX;
             // A full batch says that more is waiting, for which the poll would not wake again.
@@ -190,7 +158,7 @@ impl Reactor {
             if let Err(error) = self.poll.poll(&mut events, Some(wake_at - now)) {
                 // Interrupted; anything else would repeat itself at once.
                 if error.kind() != io::ErrorKind::Interrupted {
-                    std::thread::sleep(REBIND_MIN);
+                    std::thread::sleep(POLL_PAUSE);
                 }
             }
             if link.now() - wake_at > OVERSLEPT_MIN {
@@ -201,23 +169,33 @@ impl Reactor {
     }
 
     /// Receives until there is nothing more or the batch is full; whether it is full.
-    fn receive(&self, batch: &mut Batch) -> bool {
+    fn receive(&self, batch: &mut Batch, rebindings: &mut [Rebinding]) -> bool {
         let Self { link, .. } = self;
         batch.clear();
-        let Some(socket) = link.socket() else {
-            return false;
-        };
-        let filled = batch.fill(&socket, false, &link.receive_failures);
-        if let Filled::Lost(_) = filled {
-            link.is_lost.store(true, Ordering::Release);
+        let share = BATCH / link.channels.len();
+        let mut is_full = false;
+        for (channel, rebinding) in link.channels.iter().zip(rebindings) {
+            let Some(socket) = channel.socket() else {
+                continue;
+            };
+            let before = batch.count();
+            match batch.fill(&socket, false, share, &link.receive_failures) {
+                Filled::Empty => {}
+                Filled::Full => is_full = true,
+                // One that was bound again meanwhile may have something.
+                Filled::Lost(_) => is_full |= !channel.report_lost(&socket),
+            }
+            if batch.count() > before {
+                rebinding.works();
+            }
         }
-        let mut is_full = matches!(filled, Filled::Full);
         if !link.seeks.load(Ordering::Acquire) {
             return is_full;
         }
         if let Some(lan) = &mut *link.lan.lock() {
             lan.hear(|socket| {
-                let filled = batch.fill(socket, true, &link.receive_failures);
+                let room = BATCH - batch.count();
+                let filled = batch.fill(socket, true, room, &link.receive_failures);
                 is_full |= matches!(filled, Filled::Full);
                 filled
             });
@@ -231,11 +209,8 @@ impl Reactor {
         if !link.seeks.load(Ordering::Acquire) {
             return;
         }
-        let Some(socket) = link.socket() else {
-            return;
-        };
         let mut lan = link.lan.lock();
-        let links = lan.get_or_insert_with(|| Lan::new(&socket, link.address, GROUPS));
+        let links = lan.get_or_insert_with(|| Lan::new(&link.channels, GROUPS));
         let now = link.now();
         if !links.is_due(now) {
             return;
@@ -244,44 +219,28 @@ impl Reactor {
         link.forget_groups();
         let look = links.look(now, poll.registry());
         let open = links.descriptors().chain(std::iter::repeat(-1));
-        for (place, descriptor) in link.descriptors[1..].iter().zip(open) {
+        for (place, descriptor) in link.heard_descriptors.iter().zip(open) {
             place.store(descriptor, Ordering::Release);
         }
         drop(lan);
         host.looked(look);
     }
-
-    /// Binds a new socket; where that fails, it is to be tried again after `wait`.
-    fn rebind(&self, host: &impl Host, wait: Duration) -> bool {
-        let bound =
-            Socket::bind(self.link.address, self.link.receive_buffer).and_then(|mut socket| {
-                socket.register(self.poll.registry(), SOCKET)?;
-                Ok(socket)
-            });
-        match bound {
-            Ok(socket) => {
-                self.link.descriptors[0].store(socket.descriptor(), Ordering::Release);
-                *self.link.socket.lock() = Some(Arc::new(socket));
-                host.socket_changed(SocketNews::Rebound);
-                true
-            }
-            Err(error) => {
-                host.socket_changed(SocketNews::RebindFailed(&error, wait));
-                false
-            }
-        }
-    }
 }
 
 impl Link {
-    /// Where the socket is bound.
+    /// Where the sockets are bound: at `::`, where there is one for each family.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.channels[0].address()
     }
 
-    /// How many of the longest datagrams the socket's receive buffer holds.
+    /// The families that it speaks.
+    pub fn families(&self) -> Want {
+        channel::families(&self.channels)
+    }
+
+    /// How many of the longest datagrams each socket's receive buffer holds.
     pub fn receive_room(&self) -> usize {
-        self.receive_room
+        self.channels.iter().map(Channel::receive_room).min().unwrap_or(0)
     }
 
     /// The time since the socket was bound, suspends of the machine included.
@@ -297,19 +256,27 @@ impl Link {
         if out.is_empty() {
             return refused;
         }
-        let Some(socket) = self.socket() else {
-            self.send_failures.fetch_add(out.len() as u64, Ordering::Relaxed);
-            return refused;
-        };
+        let sockets: ArrayVec<Option<Arc<Socket>>, 2> =
+            self.channels.iter().map(Channel::socket).collect();
         for ((to, datagram), local) in out.iter().zip(batch.locals(out)) {
+            let index = self.channels.iter().position(|channel| channel.reaches(&to));
+            let Some((index, socket)) = index.and_then(|at| Some((at, sockets[at].as_ref()?)))
+            else {
+                self.send_failures.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
             if is_group(&to) && self.seeks.load(Ordering::Acquire) {
-                self.send_beacon(&socket, to.into(), datagram);
+                self.send_beacon(socket, to.into(), datagram);
                 continue;
             }
             while let Err(error) = socket.send(datagram, to.into(), local) {
                 match remedy(&error) {
                     Remedy::Retry => continue,
-                    Remedy::Rebind => self.report_lost(&socket),
+                    Remedy::Rebind => {
+                        if self.channels[index].report_lost(socket) {
+                            self.wake();
+                        }
+                    }
                     Remedy::Wait | Remedy::Ignore | Remedy::Oversize => {}
                     Remedy::Count if lacks_room(&error) => {}
                     Remedy::Count => refused.extend(error.raw_os_error().map(|code| (to, code))),
@@ -345,11 +312,12 @@ impl Link {
         (self.send_failures.load(Ordering::Relaxed), self.receive_failures.load(Ordering::Relaxed))
     }
 
-    /// The file descriptors of the sockets, where a fork copies them and while there are any. It takes no
+    /// The sockets' file descriptors, where a fork copies them and while there are such. It takes no
     /// lock.
     pub fn descriptors(&self) -> impl Iterator<Item = i32> {
-        let open = self.descriptors.iter().map(|place| place.load(Ordering::Acquire));
-        open.filter(|&descriptor| descriptor >= 0)
+        let heard = self.heard_descriptors.iter().map(|place| place.load(Ordering::Acquire));
+        let heard = heard.filter(|&descriptor| descriptor >= 0);
+        self.channels.iter().filter_map(Channel::descriptor).chain(heard)
     }
 
     /// Sends a beacon by each link. Where that fails the next look tells of it, and the socket is none
@@ -360,17 +328,9 @@ impl Link {
         }
     }
 
-    /// Has the socket bound again, unless it is another one by now.
-    fn report_lost(&self, socket: &Arc<Socket>) {
-        if self.socket().is_some_and(|current| Arc::ptr_eq(&current, socket)) {
-            self.is_lost.store(true, Ordering::Release);
-            self.wake();
-        }
-    }
-
     /// Gives the system back what the thread had of it.
     fn release(&self) {
-        drop(self.take_socket());
+        self.channels.iter().for_each(Channel::release);
         self.forget_groups();
         drop(self.lan.lock().take());
         let waker = self.waker.lock().take();
@@ -378,16 +338,7 @@ impl Link {
     }
 
     fn forget_groups(&self) {
-        self.descriptors[1..].iter().for_each(|place| place.store(-1, Ordering::Release));
-    }
-
-    fn take_socket(&self) -> Option<Arc<Socket>> {
-        self.descriptors[0].store(-1, Ordering::Release);
-        self.socket.lock().take()
-    }
-
-    fn socket(&self) -> Option<Arc<Socket>> {
-        self.socket.lock().clone()
+        self.heard_descriptors.iter().for_each(|place| place.store(-1, Ordering::Release));
     }
 }
 

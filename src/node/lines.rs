@@ -1,13 +1,14 @@
 //! What a node has to say about itself, as lines for a log.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use log::Level;
 
-use super::{Node, Shared};
-use crate::dht::protocol::Warning;
+use super::{Node, Shared, reasons};
+use crate::dht::protocol::{SeedState, Seeds, Warning};
 use crate::net::socket::Interface;
 use crate::wire::message::Endpoint;
 
@@ -33,11 +34,15 @@ impl Node {
 }
 
 /// What to say of a join by itself that has failed.
-pub(super) fn alone(seeds: &[Endpoint], wait: Duration) -> String {
+pub(super) fn alone(seeds: &Seeds, wait: Duration, bound: IpAddr) -> String {
     if seeds.is_empty() {
-        return format!("no contact but this node itself is known; next try in {wait:?}");
+        return format!("no contact of the last run answers; next try in {wait:?}");
     }
-    format!("none of {seeds:?} answers; next try in {wait:?}")
+    let contact = |(seed, state): &(Endpoint, SeedState)| {
+        format!("{seed} ({})", reasons::of_contact(*state, bound))
+    };
+    let contacts: Vec<String> = seeds.iter().map(contact).collect();
+    format!("no bootstrap contact answers: {}; next try in {wait:?}", contacts.join(", "))
 }
 
 /// What to say of links that are new to a node that looks for others there.

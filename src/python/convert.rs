@@ -17,6 +17,7 @@ use pyo3::types::{
 use super::classes;
 use crate::id::{ID_LEN, NodeId};
 use crate::net::socket::interface_name;
+use crate::node::reasons;
 use crate::wire::message::{Body, Contact, Endpoint};
 use crate::wire::native::{self, FIRST_APPLICATION_KIND, Lists, MAX_PAYLOAD};
 
@@ -623,21 +624,12 @@ fn address_dict<'py>(
     Ok(dict)
 }
 
-/// What is said of an address at which another node with this node's id answers.
-pub const NAMESAKE: &str = "has this node's own id: of two nodes with the same id, as after a state \
-                            file was copied, give one a new id";
-
-/// The `OSError` for a question that the system refuses to send, with its code.
-pub fn unsent(what: &str, code: i32) -> PyErr {
-    let text = format!("{what}: {}", system_reason(code));
+/// The `OSError` for a question that the system refuses to send for a node that is bound to `bound`,
+/// with its code.
+pub fn unsent(what: &str, code: i32, bound: IpAddr) -> PyErr {
+    let text = format!("{what}: {}", reasons::of_system(code, bound));
     if cfg!(windows) {
         return PyOSError::new_err((0, text, None::<String>, code));
     }
     PyOSError::new_err((code, text))
-}
-
-/// What the system says of one of its codes.
-pub fn system_reason(code: i32) -> String {
-    let error = std::io::Error::from_raw_os_error(code).to_string();
-    error.split(" (os error").next().unwrap_or(&error).to_owned()
 }

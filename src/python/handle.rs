@@ -139,7 +139,7 @@ impl Handle {
         port: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Endpoint> {
         let endpoint = convert::endpoint(names, ip, port)?;
-        if self.node.reaches(&endpoint) {
+        if self.node.families().includes(&endpoint) {
             return Ok(endpoint);
         }
         let (has, wants) = if endpoint.is_ipv4() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };

@@ -2,6 +2,7 @@
 //! ends the work.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,18 +17,24 @@ use super::resolve::Joining;
 use super::{classes, convert};
 use crate::dht::protocol::{Obstacle, Outcome};
 use crate::id::NodeId;
-use crate::node::{CommandError, Pending, Reply};
+use crate::node::{CommandError, Pending, Reply, reasons};
 use crate::wire::message::Endpoint;
 
 /// An operation of a node, as long as somebody wants its replies.
 struct Running {
     pending: Mutex<Option<Arc<Pending>>>,
     owner: Weak<Handle>,
+    /// Where the node is bound.
+    bound: IpAddr,
 }
 
 impl Running {
     fn new(owner: &Arc<Handle>, pending: Pending) -> Self {
-        Self { pending: Mutex::new(Some(Arc::new(pending))), owner: Arc::downgrade(owner) }
+        Self {
+            pending: Mutex::new(Some(Arc::new(pending))),
+            owner: Arc::downgrade(owner),
+            bound: owner.node.address().ip(),
+        }
     }
 
     /// `None` once it is over.
@@ -119,16 +126,16 @@ impl PyOperation {
                 Err(classes::request_timeout(py, format!("{to} did not answer{within}")))
             }
             (Goal::Ping { to, .. }, Outcome::Failed(Obstacle::System(code))) => {
-                Err(convert::unsent(&format!("cannot send to {to}"), code))
+                Err(convert::unsent(&format!("cannot send to {to}"), code, self.running.bound))
             }
             (Goal::Ping { to, .. }, Outcome::Failed(Obstacle::Itself)) => {
                 Err(classes::request_timeout(py, format!("{to} is this node itself")))
             }
             (Goal::Ping { to, .. }, Outcome::Failed(Obstacle::Namesake)) => {
-                Err(classes::request_timeout(py, format!("{to} {}", convert::NAMESAKE)))
+                Err(classes::request_timeout(py, format!("{to} {}", reasons::NAMESAKE)))
             }
             (_, Outcome::Failed(Obstacle::System(code))) => {
-                Err(convert::unsent("nobody could be asked", code))
+                Err(convert::unsent("nobody could be asked", code, self.running.bound))
             }
             (Goal::FindNode, Outcome::Nodes(nodes)) => {
                 let nodes: Vec<_> =
@@ -201,7 +208,7 @@ impl PyPeers {
             Ok(Some(Reply::Peers(peers))) => self.ready.lock().extend(peers),
             Ok(Some(Reply::Done(Outcome::Failed(Obstacle::System(code))))) => {
                 self.running.close();
-                return Err(convert::unsent("nobody could be asked", code));
+                return Err(convert::unsent("nobody could be asked", code, self.running.bound));
             }
             // Another thread may have taken the last reply.
             Ok(Some(Reply::Done(_))) | Err(CommandError::Ended) => self.running.close(),

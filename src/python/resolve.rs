@@ -2,7 +2,7 @@
 //! so names are resolved on threads of their own.
 
 use std::io;
-use std::net::ToSocketAddrs;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -12,11 +12,11 @@ use crossbeam_channel::{Receiver, Sender, select, unbounded};
 use log::Level;
 use parking_lot::Mutex;
 
-use super::convert::{NAMESAKE, Target, system_reason};
-use crate::dht::protocol::{Obstacle, SeedState, Seeds};
+use super::convert::Target;
+use crate::dht::protocol::{SeedState, Seeds};
 use crate::dht::requests::OpId;
-use crate::node::{CommandError, Node, Pending};
-use crate::wire::message::Endpoint;
+use crate::node::{CommandError, Node, Pending, reasons};
+use crate::wire::message::{Endpoint, Want};
 
 /// Names that the process resolves at once, each on a thread of its own, so that one that takes long
 /// holds up no other. A thread cannot be stopped in the system's resolver.
@@ -34,6 +34,8 @@ type Resolved = (Target, Result<Vec<Endpoint>, String>);
 /// A join through contacts, of which it tells what became of each.
 pub struct Joining {
     is_private: bool,
+    /// Where the node is bound.
+    bound: IpAddr,
     targets: Vec<Target>,
     tried: Arc<Mutex<Vec<Resolved>>>,
 }
@@ -46,8 +48,8 @@ impl Joining {
         targets: Vec<Target>,
         timeout: Option<Duration>,
     ) -> Result<(Pending, Self), CommandError> {
-        let ipv4 = node.address().is_ipv4();
-        let (literal, names) = split(&targets, ipv4);
+        let families = node.families();
+        let (literal, names) = split(&targets, families);
         let pending = node.join(endpoints(&literal), !names.is_empty(), timeout)?;
         let tried = Arc::new(Mutex::new(literal));
         let adding = Adding {
@@ -56,8 +58,9 @@ impl Joining {
             left: AtomicUsize::new(names.len()),
             tried: Arc::clone(&tried),
         };
-        resolve(names, ipv4, Arc::new(move |resolved| adding.add(resolved)));
-        Ok((pending, Self { is_private, targets, tried }))
+        resolve(names, families, Arc::new(move |resolved| adding.add(resolved)));
+        let bound = node.address().ip();
+        Ok((pending, Self { is_private, bound, targets, tried }))
     }
 
     /// Why it failed, with every contact and its reason; `None` where a contact answered.
@@ -71,7 +74,7 @@ impl Joining {
             .iter()
             .map(|target| {
                 let found = tried.iter().find(|(name, _)| name == target);
-                format!("{target} ({})", reason(found.map(|(_, found)| found), seeds))
+                format!("{target} ({})", reason(found.map(|(_, found)| found), seeds, self.bound))
             })
             .collect();
         let under = if self.is_private { " under this network key" } else { "" };
@@ -80,7 +83,7 @@ impl Joining {
 }
 
 /// Why nobody answered at what a contact resolves to.
-fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds) -> String {
+fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds, bound: IpAddr) -> String {
     let endpoints = match found {
         None => return "its name did not resolve in time".to_owned(),
         Some(Err(error)) => return error.clone(),
@@ -88,19 +91,12 @@ fn reason(found: Option<&Result<Vec<Endpoint>, String>>, seeds: &Seeds) -> Strin
     };
     let obstacle = |endpoint: &Endpoint| {
         let (_, state) = seeds.iter().find(|(seed, _)| seed == endpoint)?;
-        match state {
-            SeedState::Failed(obstacle) => Some(*obstacle),
-            _ => None,
-        }
+        matches!(state, SeedState::Failed(_)).then_some(*state)
     };
     // One that could be asked and is silent says more than the others.
-    let obstacles: Option<Vec<Obstacle>> = endpoints.iter().map(obstacle).collect();
-    match obstacles.unwrap_or_default().first() {
-        None => "no answer".to_owned(),
-        Some(Obstacle::Itself) => "it is this node itself".to_owned(),
-        Some(Obstacle::Namesake) => format!("it {NAMESAKE}"),
-        Some(Obstacle::System(code)) => format!("cannot be sent to: {}", system_reason(*code)),
-    }
+    let obstacles: Option<Vec<SeedState>> = endpoints.iter().map(obstacle).collect();
+    let first = obstacles.unwrap_or_default().first().copied();
+    reasons::of_contact(first.unwrap_or(SeedState::Silent), bound)
 }
 
 /// A join that waits for names.
@@ -131,8 +127,8 @@ impl Adding {
 /// The system's, where it gives no thread to wait for the names; a closed node's are none, for it
 /// has no use for contacts.
 pub fn stay_joined(node: &Arc<Node>, targets: &[Target]) -> io::Result<()> {
-    let ipv4 = node.address().is_ipv4();
-    let (literal, names) = split(targets, ipv4);
+    let families = node.families();
+    let (literal, names) = split(targets, families);
     let known = endpoints(&literal);
     warn(node, &literal);
     // It fails only where the node is closed.
@@ -143,7 +139,7 @@ pub fn stay_joined(node: &Arc<Node>, targets: &[Target]) -> io::Result<()> {
     let keeper = Keeper { node: Arc::downgrade(node), ended: node.ended(), known, names };
     let spawned = thread::Builder::new()
         .name(format!("kadepy-names-{}", node.address().port()))
-        .spawn(move || keeper.keep_resolved(ipv4));
+        .spawn(move || keeper.keep_resolved(families));
     spawned.map(drop)
 }
 
@@ -157,11 +153,11 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn keep_resolved(self, ipv4: bool) {
+    fn keep_resolved(self, families: Want) {
         let mut wait = BACKOFF_MIN;
         let mut found = Vec::new();
         loop {
-            let Some(fresh) = self.resolve(&found, ipv4) else {
+            let Some(fresh) = self.resolve(&found, families) else {
                 return;
             };
             let patience = if fresh.is_empty() {
@@ -185,10 +181,10 @@ impl Keeper {
     }
 
     /// Resolves all names anew, and gives the node what comes as it comes; `None` where it ended.
-    fn resolve(&self, found: &[Endpoint], ipv4: bool) -> Option<Vec<Endpoint>> {
+    fn resolve(&self, found: &[Endpoint], families: Want) -> Option<Vec<Endpoint>> {
         let (sender, resolved): (Sender<Resolved>, Receiver<Resolved>) = unbounded();
         // Where the node has ended, nobody listens.
-        resolve(self.names.clone(), ipv4, Arc::new(move |one| drop(sender.send(one))));
+        resolve(self.names.clone(), families, Arc::new(move |one| drop(sender.send(one))));
         let mut fresh = Vec::new();
         loop {
             let one = select! {
@@ -221,24 +217,24 @@ fn warn(node: &Node, resolved: &[Resolved]) {
 }
 
 /// Addresses as they are, each with what this node makes of it, and names, which are to be resolved.
-fn split(targets: &[Target], ipv4: bool) -> (Vec<Resolved>, Vec<Target>) {
+fn split(targets: &[Target], families: Want) -> (Vec<Resolved>, Vec<Target>) {
     let (literal, names): (Vec<Target>, Vec<Target>) =
         targets.iter().cloned().partition(|target| target.endpoint().is_some());
     let with_endpoint = |target: Target| {
-        let found = of_family(target.endpoint().into_iter().collect(), ipv4);
+        let found = of_families(target.endpoint().into_iter().collect(), families);
         (target, found)
     };
     (literal.into_iter().map(with_endpoint).collect(), names)
 }
 
 /// Resolves names side by side; `tell` is called with each, on any thread.
-fn resolve(names: Vec<Target>, ipv4: bool, tell: Arc<dyn Fn(Resolved) + Send + Sync>) {
+fn resolve(names: Vec<Target>, families: Want, tell: Arc<dyn Fn(Resolved) + Send + Sync>) {
     for name in names {
         let (about, refused) = (name.clone(), Arc::clone(&tell));
         let tell = Arc::clone(&tell);
         let resolver = Resolver::enter();
         let work = move || {
-            let found = look_up(&name, ipv4);
+            let found = look_up(&name, families);
             drop(resolver);
             tell((name, found));
         };
@@ -271,19 +267,22 @@ impl Drop for Resolver {
     }
 }
 
-fn look_up(name: &Target, ipv4: bool) -> Result<Vec<Endpoint>, String> {
+fn look_up(name: &Target, families: Want) -> Result<Vec<Endpoint>, String> {
     let found = (name.name.as_str(), name.port)
         .to_socket_addrs()
         .map_err(|error| format!("the name does not resolve: {error}"))?;
-    of_family(found.map(Endpoint::from).filter(Endpoint::is_sendable).collect(), ipv4)
+    of_families(found.map(Endpoint::from).filter(Endpoint::is_sendable).collect(), families)
 }
 
-/// The addresses that a node of one family reaches, if there are any.
-fn of_family(all: Vec<Endpoint>, ipv4: bool) -> Result<Vec<Endpoint>, String> {
+/// The addresses that a node of these families reaches, if there are any.
+fn of_families(all: Vec<Endpoint>, families: Want) -> Result<Vec<Endpoint>, String> {
     let reached: Vec<Endpoint> =
-        all.into_iter().filter(|endpoint| endpoint.is_ipv4() == ipv4).collect();
+        all.into_iter().filter(|endpoint| families.includes(endpoint)).collect();
+    if reached.is_empty() && families.v4 && families.v6 {
+        return Err("it has no address that can be sent to".to_owned());
+    }
     if reached.is_empty() {
-        let family = if ipv4 { "IPv4" } else { "IPv6" };
+        let family = if families.v4 { "IPv4" } else { "IPv6" };
         return Err(format!("it has no {family} address, and this node speaks {family} only"));
     }
     Ok(reached)

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::ops::RangeInclusive;
 
 use crate::id::NodeId;
 
@@ -426,7 +427,19 @@ impl Endpoint {
         self.ip.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
     }
 
-    /// The address as 16 bytes, IPv4 mapped: what quotas and tokens are counted by.
+    /// All endpoints that one host has at will: those of the same IPv4 address, or of the same IPv6
+    /// network of 64 bits. Quotas count these together.
+    pub fn same_host(&self) -> RangeInclusive<Endpoint> {
+        let mut first = Self { ip: self.ip, scope: [0; 3], port: [0; 2] };
+        let mut last = Self { ip: self.ip, scope: [0xFF; 3], port: [0xFF; 2] };
+        if !self.is_ipv4() {
+            first.ip[8..].fill(0);
+            last.ip[8..].fill(0xFF);
+        }
+        first..=last
+    }
+
+    /// The address as 16 bytes, IPv4 mapped: what tokens are made for.
     pub fn ip_bytes(&self) -> &[u8; 16] {
         &self.ip
     }

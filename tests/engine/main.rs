@@ -1,6 +1,7 @@
 //! Whole engines on virtual time: networks of them, and one among peers that a script plays.
 
 mod beacons;
+mod families;
 mod many_peers;
 mod memberships;
 mod net;

@@ -41,6 +41,9 @@ pub struct Network {
     pub now: Time,
     pub nodes: BTreeMap<Endpoint, Engine>,
     pub events: BTreeMap<Endpoint, Vec<Event>>,
+    /// The other address of nodes that have one in each family, by the one that they stand under in
+    /// `nodes`.
+    pub others: BTreeMap<Endpoint, Endpoint>,
     /// The share of datagrams that are lost.
     pub loss: f64,
     /// The nodes of one link that look for each other, see [`Network::seek`].
@@ -69,6 +72,7 @@ impl Network {
             now: Time::ZERO,
             nodes: BTreeMap::new(),
             events: BTreeMap::new(),
+            others: BTreeMap::new(),
             loss: 0.0,
             link: Vec::new(),
             dead: Vec::new(),
@@ -178,6 +182,8 @@ impl Network {
                 let Reverse((_, _, from, to, is_heard, mut datagram)) =
                     self.flying.pop().expect("one was peeked at");
                 *self.flying_to.entry(to).or_default() -= 1;
+                let is_other = |&(_, other): &(&Endpoint, &Endpoint)| *other == to;
+                let to = self.others.iter().find(is_other).map_or(to, |(at, _)| *at);
                 if !self.dead.contains(&to) && self.nodes.contains_key(&to) {
                     let now = self.now;
                     self.command(to, |engine, _, out| match is_heard {
@@ -241,25 +247,26 @@ impl Network {
             self.events.entry(at).or_default().push(event);
         }
         for (to, datagram) in out.iter() {
+            let other = self.others.get(&at).filter(|other| other.is_ipv4() == to.is_ipv4());
+            let from = other.copied().unwrap_or(at);
             assert!(datagram.len() <= 1_200, "a node sent {} bytes", datagram.len());
             if self.records {
-                self.sent.push((at, to, datagram.to_vec()));
+                self.sent.push((from, to, datagram.to_vec()));
             }
             if self.dead.contains(&at) {
                 continue;
             }
-            match groups().contains(&to) {
+            if groups().contains(&to) {
                 // It comes back to its sender's host too.
-                true => {
-                    self.link.clone().into_iter().for_each(|to| self.post(at, to, true, datagram))
-                }
-                false => self.post(at, to, false, datagram),
+                self.link.clone().into_iter().for_each(|to| self.post(from, to, true, datagram));
+            } else {
+                self.post(from, to, false, datagram);
             }
         }
     }
 
     /// Puts a datagram on its way.
-    fn post(&mut self, at: Endpoint, to: Endpoint, is_heard: bool, datagram: &[u8]) {
+    fn post(&mut self, from: Endpoint, to: Endpoint, is_heard: bool, datagram: &[u8]) {
         if self.chance() < self.loss {
             return;
         }
@@ -272,7 +279,7 @@ impl Network {
         let near = Duration::from_micros(10_000 + (self.chance() * 80_000.0) as u64);
         let arrival = self.now + self.latency.unwrap_or(near);
         self.serial += 1;
-        let letter = (arrival, self.serial, at, to, is_heard, datagram.to_vec());
+        let letter = (arrival, self.serial, from, to, is_heard, datagram.to_vec());
         self.flying.push(Reverse(letter));
     }
 

@@ -14,8 +14,9 @@ use crate::dht::guard::Guard;
 use crate::dht::operations::Busy;
 use crate::dht::own::Own;
 use crate::dht::requests::{Announcement, OpId, Purpose, Question, Request};
-use crate::dht::routing::{Entry, Table};
+use crate::dht::routing::Entry;
 use crate::dht::storage::Storage;
+use crate::dht::tables::Tables;
 use crate::dht::tasks::membership::Membership;
 use crate::dht::tasks::{Announce, GetPeers, Introduction, Join, MembershipTask, Ping, Task, Walk};
 use crate::id::NodeId;
@@ -355,7 +356,7 @@ impl Engine {
         let was_public = self.seal.is_public();
         self.seal = Seal::new(network, start);
         if self.seal.is_public() != was_public {
-            self.table = Table::new(now, self.id, &self.config);
+            self.table = Tables::new(now, self.id, &self.config);
             self.home.recalled.clear();
             self.storage = Storage::new(self.id, &self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
-
 use super::engine::Engine;
 use super::output::{Event, Outbox};
 use crate::dht::requests::{OpId, Purpose, Question, Request};
 use crate::dht::routing::MAX_CLOSEST;
+use crate::dht::tables::Closest;
 use crate::dht::tasks::step::{Answer, Obstacle, Outcome, Step, Verdict};
 use crate::dht::tasks::{Task, Walk};
 use crate::id::NodeId;
@@ -122,12 +121,12 @@ impl Engine {
             }
             Step::Survey => {
                 if let Some(Task::Join(join)) = self.operations.get_mut(op) {
-                    join.survey(self.table.thin_buckets());
+                    join.survey(self.table.thin_ranges());
                 }
             }
-            Step::Refresh(bucket) => {
+            Step::Refresh(bits) => {
                 let random = self.random_id();
-                let target = self.table.id_in_bucket(bucket, &random);
+                let target = self.table.id_in_range(bits, &random);
                 let mut walk = Walk::to_nodes(target, &self.config);
                 walk.begin(&self.nearest(now, &target));
                 self.counters.lookups += 1;
@@ -151,7 +150,7 @@ impl Engine {
             return;
         };
         let contact = Contact { id: reply.sender, endpoint: request.to };
-        let nodes: ArrayVec<Contact, MAX_CLOSEST> = self.believable(&contact, reply).collect();
+        let nodes: Closest = self.believable(&contact, reply).collect();
         let believes = |peer: &Endpoint| self.guard.believes(peer, &contact.endpoint, true);
         let peers: Vec<Endpoint> = reply.peers.iter().copied().filter(believes).collect();
         let answer = Answer {
@@ -256,7 +255,8 @@ impl Engine {
         is_callers(request) || self.reaches(&request.to)
     }
 
-    /// The nodes that `reply` lists and that are worth asking, each id and each address once.
+    /// The nodes that `reply` lists and that are worth asking: of each family the first, each id and
+    /// each address once.
     fn believable<'a>(
         &self,
         from: &Contact,
@@ -264,12 +264,14 @@ impl Engine {
     ) -> impl Iterator<Item = Contact> + use<'a, '_> {
         let from = from.endpoint;
         let has_trailer = reply.trailer.is_some();
-        let listed = &reply.nodes[..reply.nodes.len().min(MAX_CLOSEST)];
         let is_first = |(at, node): &(usize, &Contact)| {
-            let mut earlier = listed[..*at].iter();
-            earlier.all(|other| other.id != node.id && other.endpoint != node.endpoint)
+            let is_alike = |other: &&Contact| other.endpoint.is_ipv4() == node.endpoint.is_ipv4();
+            let mut earlier = reply.nodes[..*at].iter().filter(is_alike);
+            earlier.clone().count() < MAX_CLOSEST
+                && earlier.all(|other| other.id != node.id && other.endpoint != node.endpoint)
         };
-        listed.iter().enumerate().filter(is_first).map(|(_, node)| *node).filter(move |node| {
+        let listed = reply.nodes.iter().enumerate().filter(is_first);
+        listed.map(|(_, node)| *node).filter(move |node| {
             ![NodeId::ZERO, NodeId::MAX, self.id].contains(&node.id)
                 && !self.is_own(&node.endpoint)
                 && self.reaches(&node.endpoint)

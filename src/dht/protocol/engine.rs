@@ -20,12 +20,13 @@ use crate::dht::own::Own;
 use crate::dht::pace::Pace;
 use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
 use crate::dht::rounds::Rounds;
-use crate::dht::routing::{Entry, MAX_CLOSEST, Table};
+use crate::dht::routing::{Entry, MAX_CLOSEST};
 use crate::dht::storage::Storage;
+use crate::dht::tables::Tables;
 use crate::dht::tasks::Task;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, Message, Token, Trailer, TxId};
+use crate::wire::message::{Body, Contact, Endpoint, Message, Token, Trailer, TxId, Want};
 use crate::wire::native;
 use crate::wire::seal::Seal;
 
@@ -62,10 +63,12 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Engine {
     pub(super) id: NodeId,
     pub(super) bound: Endpoint,
+    /// The families that its sockets speak.
+    pub(super) families: Want,
     pub(super) config: Arc<Config>,
     pub(super) rng: ChaCha20Rng,
     pub(super) seal: Seal,
-    pub(super) table: Table,
+    pub(super) table: Tables,
     pub(super) requests: Requests,
     pub(super) storage: Storage,
     pub(super) guard: Guard,
@@ -117,7 +120,8 @@ impl Engine {
         Self {
             id,
             bound,
-            table: Table::new(now, id, &config),
+            families: Want::family_of(&bound),
+            table: Tables::new(now, id, &config),
             requests: Requests::new(&config),
             storage: Storage::new(id, &config),
             guard: Guard::new(&config, &mut rng),
@@ -153,13 +157,24 @@ impl Engine {
         self.pace.set_buffer(answers);
     }
 
+    /// Tells it which families its sockets speak; until it is told, that of the address that it is
+    /// bound to.
+    pub fn set_families(&mut self, families: Want) {
+        self.families = families;
+    }
+
     /// The node's id.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// The routing table.
-    pub fn table(&self) -> &Table {
+    /// Where its sockets are bound.
+    pub fn bound(&self) -> Endpoint {
+        self.bound
+    }
+
+    /// The routing tables.
+    pub fn table(&self) -> &Tables {
         &self.table
     }
 
@@ -185,7 +200,8 @@ impl Engine {
     pub(super) fn ask(&mut self, request: Request, out: &mut Outbox) -> bool {
         let mut txid = TxId([0; 8]);
         self.rng.fill_bytes(&mut txid.0);
-        let known_rtt = request.id.and_then(|id| self.table.get(&id)).map(Entry::rtt);
+        let table = self.table.of(&request.to);
+        let known_rtt = request.id.and_then(|id| table.get(&id)).map(Entry::rtt);
         match self.requests.open(txid, request, known_rtt) {
             Ok(None) => {}
             Ok(Some(given_up)) => {
@@ -201,10 +217,12 @@ impl Engine {
             Question::Ping => (Body::Ping, 0),
             &Question::FindNode(target) => {
                 trailer.boot = Some(self.boot);
+                trailer.want = self.want();
                 (Body::FindNode { target }, PADDED_LEN)
             }
             &Question::GetPeers(topic, part) => {
                 trailer.boot = Some(self.boot);
+                trailer.want = self.want();
                 trailer.part = part;
                 (Body::GetPeers { topic }, PADDED_LEN)
             }
@@ -271,14 +289,18 @@ impl Engine {
     /// and those that have answered in the name of a contact which may have moved.
     pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> Vec<Contact> {
         self.table.touch(now, target);
-        let is_reached = |entry: &Entry| self.reaches(&entry.contact.endpoint);
-        let listed = self.table.closest(target, MAX_CLOSEST, is_reached);
+        let listed = self.table.closest(target, MAX_CLOSEST, self.families, |_| true);
         listed.into_iter().chain(self.doubts.proven(now)).collect()
     }
 
     /// Whether this node's socket can send there.
     pub fn reaches(&self, endpoint: &Endpoint) -> bool {
-        endpoint.is_ipv4() == self.bound.is_ipv4()
+        self.families.includes(endpoint)
+    }
+
+    /// The families to ask for, where it is not the one that the question goes over.
+    fn want(&self) -> Option<Want> {
+        Some(self.families).filter(|families| families.v4 && families.v6)
     }
 
     /// Whether a packet from there can only be this node's own.

@@ -65,7 +65,7 @@ impl Engine {
         };
         let share = f64::from(self.rng.next_u32()) / f64::from(u32::MAX);
         let jitter = 1.0 - JITTER + 2.0 * JITTER * share;
-        let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        let gap = GAP_PER_CONTACT * u32::try_from(self.table.most()).unwrap_or(u32::MAX);
         task.end_round(now, jitter, gap, &self.config);
         self.rounds.ended(op, task);
         self.requests.end(op);
@@ -74,9 +74,9 @@ impl Engine {
 
     /// Has those memberships announce again that belong at a node that is new or has begun anew.
     pub(super) fn hurry_memberships(&mut self, now: Time, id: &NodeId) {
-        let gap = GAP_PER_CONTACT * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        let gap = GAP_PER_CONTACT * u32::try_from(self.table.most()).unwrap_or(u32::MAX);
         // In a small network, whoever is new may be a member too, whatever it stores.
-        let is_small = self.table.len() <= SMALL * self.config.k;
+        let is_small = self.table.most() <= SMALL * self.config.k;
         for (op, task) in self.operations.memberships() {
             if let Some(due) = task.missed_by(now, id, is_small, gap) {
                 self.rounds.put_off(op, task, due);

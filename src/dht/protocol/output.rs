@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::dht::requests::OpId;
-use crate::dht::tasks::step::Outcome;
+use crate::dht::tasks::step::{Outcome, Seeds};
 use crate::id::NodeId;
 use crate::wire::message::Endpoint;
 use crate::wire::native;
@@ -116,8 +116,8 @@ pub enum Event {
     Missing,
     /// The node has tried to join and knows nobody still.
     Alone {
-        /// The contacts that it was made with, but for those that are the node itself.
-        seeds: Vec<Endpoint>,
+        /// The contacts that it was made with, and what became of each.
+        seeds: Seeds,
         /// It tries again after so long.
         wait: Duration,
     },

@@ -7,7 +7,8 @@ use super::engine::Engine;
 use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
-use crate::dht::routing::{FRESH, MAX_CLOSEST};
+use crate::dht::routing::FRESH;
+use crate::dht::tables::Closest;
 use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, Want};
@@ -54,7 +55,7 @@ impl Engine {
         });
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
-        let nodes: ArrayVec<Contact, MAX_CLOSEST>;
+        let nodes: Closest;
         let mut peers: ArrayVec<Endpoint, PEERS_MAX>;
         let token;
 
@@ -169,7 +170,7 @@ impl Engine {
         }
         let candidate = Contact { id: request.sender, endpoint: from };
         let is_welcome = !request.trailer.is_some_and(|trailer| trailer.read_only)
-            && (self.table.has_use_for(&candidate) || self.has_begun_anew(request))
+            && (self.table.has_use_for(&candidate) || self.has_begun_anew(&from, request))
             && !self.requests.is_asking(from);
         if !is_welcome {
             return;
@@ -177,7 +178,7 @@ impl Engine {
         // One that is listed is asked about what does not fit, and not more often than it takes to
         // tell. If it has moved, it is taken in once nobody answers at the former address, where one
         // heard from lately is asked only when the other has answered: a packet may be forged.
-        let listed = self.table.get(&candidate.id).filter(|entry| entry.is_reliable());
+        let listed = self.table.of(&from).get(&candidate.id).filter(|entry| entry.is_reliable());
         if let Some((listed, seen)) = listed.map(|entry| (entry.contact, entry.seen())) {
             if self.doubts.raise(now, candidate) {
                 self.check(now, candidate, out);
@@ -200,9 +201,9 @@ impl Engine {
     }
 
     /// Whether a request says that its sender, a contact, has begun anew since it last answered.
-    fn has_begun_anew(&self, request: &Message<'_>) -> bool {
+    fn has_begun_anew(&self, from: &Endpoint, request: &Message<'_>) -> bool {
         let boot = request.trailer.and_then(|trailer| trailer.boot);
-        let known = self.table.get(&request.sender);
+        let known = self.table.of(from).get(&request.sender);
         boot.is_some() && known.is_some_and(|entry| entry.boot() != boot)
     }
 
@@ -222,21 +223,16 @@ impl Engine {
     }
 
     /// The contacts to list in an answer to `from`, the nearest to `target` first.
-    fn closest_for(
-        &self,
-        now: Time,
-        from: &Endpoint,
-        want: Want,
-        target: &NodeId,
-    ) -> ArrayVec<Contact, MAX_CLOSEST> {
-        let is_for = |endpoint: &Endpoint| want.includes(endpoint) && endpoint.means_same_to(from);
-        let mut nodes = self.table.closest(target, self.config.k, |entry| {
-            entry.is_reliable() && is_for(&entry.contact.endpoint)
+    fn closest_for(&self, now: Time, from: &Endpoint, want: Want, target: &NodeId) -> Closest {
+        let mut nodes = self.table.closest(target, self.config.k, want, |entry| {
+            entry.is_reliable() && entry.contact.endpoint.means_same_to(from)
         });
         // One that has just answered elsewhere is there, until it answers at its former address too.
-        for moved in self.doubts.proven(now).filter(|moved| is_for(&moved.endpoint)) {
-            let listed = nodes.iter_mut().find(|node| node.id == moved.id);
-            listed.into_iter().for_each(|node| *node = moved);
+        for moved in self.doubts.proven(now).filter(|moved| moved.endpoint.means_same_to(from)) {
+            let is_same = |node: &&mut Contact| {
+                node.id == moved.id && node.endpoint.is_ipv4() == moved.endpoint.is_ipv4()
+            };
+            nodes.iter_mut().find(is_same).into_iter().for_each(|node| *node = moved);
         }
         nodes
     }

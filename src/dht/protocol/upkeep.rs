@@ -118,10 +118,10 @@ impl Engine {
     pub(super) fn came_home(&mut self, now: Time, seeds: &Seeds) {
         self.home.sort_own(seeds);
         for silent in self.home.sort_recalled(seeds) {
-            self.table.remember(now, silent);
+            self.table.of_mut(&silent.endpoint).remember(now, silent);
         }
         self.events.push_back(match self.home.ended(now, self.table.is_empty()) {
-            Some(wait) => Event::Alone { seeds: self.home.others().collect(), wait },
+            Some(wait) => Event::Alone { seeds: self.home.states(seeds), wait },
             None => Event::Joined(self.table.len()),
         });
     }
@@ -184,7 +184,7 @@ impl Engine {
         }
         let is_proof = request.is_retry && self.last_arrival > request.sent;
         if let (true, Some(contact)) = (is_proof, request.contact()) {
-            self.table.failed(now, &contact, request.sent);
+            self.table.of_mut(&request.to).failed(now, &contact, request.sent);
             self.ask_claimant(now, request, out);
         }
     }
@@ -212,7 +212,7 @@ impl Engine {
 
     /// When a contact is to be asked next whether it is there.
     pub(super) fn next_watch(&self) -> Option<Time> {
-        let is_small = (1..=self.config.k).contains(&self.table.len());
+        let is_small = (1..=self.config.k).contains(&self.table.most());
         (is_small && self.rounds.len() > 0).then_some(self.next_watch)
     }
 

@@ -1,6 +1,8 @@
-//! An announce: a walk to the nodes nearest to a topic, and then the announce to each of them, with
-//! the token that it gave.
+//! An announce: a walk to the nodes nearest to a topic, on which each that is among the nearest so far is
+//! told as soon as it has answered, with the token that it gave. So nobody on the way can hold the
+//! announce back, and a few more than the nearest store it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::step::{Answer, Outcome, Step, Verdict, pause_after};
@@ -17,8 +19,9 @@ pub struct Announce {
     port: Option<u16>,
     /// Nodes that gave no token and take an announce without one, as those of v0.1 do.
     unproved: Vec<Endpoint>,
-    /// The nodes that are to store it; `None` until the walk is over.
-    storers: Option<Vec<Storer>>,
+    /// The nodes that are to store it.
+    storers: Vec<Storer>,
+    k: usize,
     /// So often all storers were silent and are told anew.
     repeats: u32,
 }
@@ -49,48 +52,50 @@ impl Announce {
     /// An announce of `topic`, with this port or the one that its packets come from.
     pub fn new(topic: NodeId, port: Option<u16>, config: &Config) -> Self {
         let walk = Walk::to_peers(topic, config);
-        Self { walk, port, unproved: Vec::new(), storers: None, repeats: 0 }
+        Self { walk, port, unproved: Vec::new(), storers: Vec::new(), k: config.k, repeats: 0 }
     }
 
     pub(super) fn step(&mut self, now: Time) -> Step {
-        if self.storers.is_none() {
-            match self.walk.step(now) {
-                Step::Over => self.storers = Some(self.choose()),
-                step => return step,
-            }
+        if let Some(step) = self.tell_next(now) {
+            return step;
+        }
+        match self.walk.step(now) {
+            Step::Over => {}
+            step => return step,
         }
         self.tell_silent_again();
-        let Self { walk, port, storers, repeats, .. } = self;
-        let storers = storers.get_or_insert_default();
+        let is_waiting = self.storers.iter().any(|storer| storer.state == Storing::Told);
+        let over = if is_waiting { Step::Wait } else { Step::Over };
+        self.tell_next(now).unwrap_or(over)
+    }
+
+    /// Tells the next node that is to be told.
+    fn tell_next(&mut self, now: Time) -> Option<Step> {
         let is_untold =
             |storer: &&mut Storer| matches!(storer.state, Storing::Untold | Storing::Late);
-        let Some(storer) = storers.iter_mut().find(is_untold) else {
-            let is_waiting = storers.iter().any(|storer| storer.state == Storing::Told);
-            return if is_waiting { Step::Wait } else { Step::Over };
-        };
+        let storer = self.storers.iter_mut().find(is_untold)?;
         let Storer { contact, token, state } = *storer;
-        let announcement = Announcement { topic: walk.lookup.target(), port: *port, token };
-        let question = Question::Announce(announcement);
+        let topic = self.walk.lookup.target();
+        let question = Question::Announce(Announcement { topic, port: self.port, token });
         let request = Request::to_contact(now, contact, question, Purpose::Nothing);
         if token.is_none() {
             storer.state = Storing::Entrusted;
-            return Step::Tell(Request { id: None, ..request });
+            return Some(Step::Tell(Request { id: None, ..request }));
         }
         storer.state = Storing::Told;
         let is_retry = state == Storing::Late;
-        let pause = if is_retry { pause_after(2 + *repeats) } else { Duration::ZERO };
-        Step::Ask(Request { is_retry, pause, ..request })
+        let pause = if is_retry { pause_after(2 + self.repeats) } else { Duration::ZERO };
+        Some(Step::Ask(Request { is_retry, pause, ..request }))
     }
 
     /// Has a patient announce tell all storers once more, where they are silent and nobody stores it.
     fn tell_silent_again(&mut self) {
         let is_open = |state| matches!(state, Storing::Untold | Storing::Told | Storing::Late);
-        let has_hope = self.storers.iter().flatten().any(|storer| is_open(storer.state));
+        let has_hope = self.storers.iter().any(|storer| is_open(storer.state));
         if !self.walk.is_patient() || has_hope || self.is_stored() {
             return;
         }
-        let silent = self.storers.iter_mut().flatten();
-        let silent = silent.filter(|storer| storer.state == Storing::Silent);
+        let silent = self.storers.iter_mut().filter(|storer| storer.state == Storing::Silent);
         if silent.map(|storer| storer.state = Storing::Late).count() > 0 {
             self.repeats += 1;
         }
@@ -106,6 +111,7 @@ impl Announce {
             self.unproved.push(answer.contact.endpoint);
         }
         self.walk.answered(answer);
+        self.choose();
     }
 
     /// Notes that a storer is silent: it is told once more, unless that was the second time.
@@ -122,44 +128,55 @@ impl Announce {
         self.walk.obstacle().map_or(Outcome::Announced(self.confirmed()), Outcome::Failed)
     }
 
-    /// How many nodes have confirmed that they store it.
+    /// How many nodes have confirmed that they store it, at most k of each family: those that only were
+    /// near on the way do not count. One that is told over both families counts once.
     pub(super) fn confirmed(&self) -> usize {
-        self.count(Storing::Confirmed)
+        let mut ids = BTreeSet::new();
+        for ipv4 in [true, false] {
+            let confirmed = self.storers.iter().filter(|storer| {
+                storer.state == Storing::Confirmed && storer.contact.endpoint.is_ipv4() == ipv4
+            });
+            ids.extend(confirmed.map(|storer| storer.contact.id).take(self.k));
+        }
+        ids.len()
     }
 
     /// How far from the topic, in the leading bits of the distance, a node belongs among the storers:
     /// any does while they are fewer than k.
-    pub(super) fn reach(&self, k: usize) -> u64 {
-        let storers = self.storers.as_deref().unwrap_or_default();
+    pub(super) fn reach(&self) -> u64 {
         let topic = self.walk.lookup.target();
-        let distances =
-            storers.iter().map(|storer| topic.distance(&storer.contact.id).leading_word());
-        distances.max().filter(|_| storers.len() >= k).unwrap_or(u64::MAX)
+        let mut distances: Vec<u64> = self
+            .storers
+            .iter()
+            .map(|storer| topic.distance(&storer.contact.id).leading_word())
+            .collect();
+        distances.sort_unstable();
+        distances.get(self.k - 1).copied().unwrap_or(u64::MAX)
     }
 
     /// Whether any node stores it, as far as can be known.
     pub(super) fn is_stored(&self) -> bool {
-        self.confirmed() + self.count(Storing::Entrusted) > 0
+        let stores = |state| matches!(state, Storing::Confirmed | Storing::Entrusted);
+        self.storers.iter().any(|storer| stores(storer.state))
     }
 
-    fn choose(&self) -> Vec<Storer> {
-        let takes_it = |(contact, token): &(Contact, Option<Token>)| {
-            token.is_some() || self.unproved.contains(&contact.endpoint)
-        };
-        let storer = |(contact, token)| Storer { contact, token, state: Storing::Untold };
-        self.walk.lookup.closest().filter(takes_it).map(storer).collect()
+    /// Has those of the nearest that have answered so far told that are not.
+    fn choose(&mut self) {
+        let Self { walk, unproved, storers, .. } = self;
+        for (contact, token) in walk.lookup.closest() {
+            let takes_it = token.is_some() || unproved.contains(&contact.endpoint);
+            if takes_it && storers.iter().all(|storer| storer.contact != contact) {
+                storers.push(Storer { contact, token, state: Storing::Untold });
+            }
+        }
     }
 
     fn settle(&mut self, endpoint: &Endpoint, state: Storing) {
-        let mut storers = self.storers.iter_mut().flatten();
+        let mut storers = self.storers.iter_mut();
         if let Some(storer) = storers.find(|storer| storer.contact.endpoint == *endpoint)
             && storer.state != Storing::Confirmed
         {
             storer.state = state;
         }
-    }
-
-    fn count(&self, state: Storing) -> usize {
-        self.storers.iter().flatten().filter(|storer| storer.state == state).count()
     }
 }

@@ -183,7 +183,7 @@ impl MembershipTask {
         let Some(round) = self.round.take() else {
             return;
         };
-        self.reach = round.announce.reach(config.k);
+        self.reach = round.announce.reach();
         let longest = config.record_life / ROUNDS_PER_LIFE;
         let is_stored = round.announce.is_stored();
         let (first, last) =

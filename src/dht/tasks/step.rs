@@ -17,9 +17,9 @@ pub enum Step {
     Tell(Request),
     /// The contacts that the node knows nearest to this id, before the first question.
     Nearest(NodeId),
-    /// The buckets that are thin.
+    /// In which ranges of ids the table is thin.
     Survey,
-    /// An id of this bucket, and the contacts nearest to it.
+    /// An id that agrees with the own one in so many bits, and the contacts nearest to it.
     Refresh(usize),
     /// Nothing, until something comes.
     Wait,

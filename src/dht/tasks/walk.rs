@@ -106,6 +106,6 @@ impl Walk {
         if let Some(obstacle) = self.obstacle() {
             return Outcome::Failed(obstacle);
         }
-        Outcome::Nodes(self.lookup.closest().map(|(contact, _)| contact).collect())
+        Outcome::Nodes(self.lookup.nodes())
     }
 }

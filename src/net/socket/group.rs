@@ -99,11 +99,6 @@ impl Socket {
         };
         self.udp.send_to(datagram, to).map(drop)
     }
-
-    /// Whether it can send to an address of this family.
-    pub fn reaches(&self, to: &SocketAddr) -> bool {
-        self.udp.local_addr().is_ok_and(|bound| bound.is_ipv4() == to.is_ipv4())
-    }
 }
 
 /// Where to bind for a group: to the group itself, so that the socket gets nothing else. Windows takes
