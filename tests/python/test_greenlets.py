@@ -107,7 +107,7 @@ for n in range(200):
 for thread in threads:
     thread.join()
 until(lambda: sum(" raised " in line for line in lines) == 200)
-until(lambda: all(any(f"port {node.port}: none" in line for line in lines) for node in nodes))
+until(lambda: all(any(f"port {node.port}: no bootstrap contact" in line for line in lines) for node in nodes))
 print(sum(line == "mine" for line in lines))
 for node in nodes:
     node.close()
@@ -129,7 +129,7 @@ class Seen:
 lines = []
 sys.stderr = Seen()
 with Swarm(host="127.0.0.1", bootstrap=[silent], config=Config(request_timeout=0.2)):
-    until(lambda: any("none of" in line for line in lines))
+    until(lambda: any("no bootstrap contact" in line for line in lines))
 sys.stderr = sys.__stderr__
 print("seen")
 """,

@@ -30,7 +30,7 @@ class Lines:
         self.heading, self.has_come = heading, threading.Event()
 
     def write(self, line):
-        if "none of" in line:
+        if "no bootstrap contact" in line:
             print(self.heading, flush=True)
             self.has_come.set()
 
