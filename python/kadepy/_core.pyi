@@ -178,7 +178,8 @@ class Config:
         """
     @property
     def records_per_ip(self) -> int:
-        """Peers stored from one address that is not local; an IPv6 network of 64 bits counts as one.
+        """Peers stored from one address that is not local; an IPv6 network of 64 bits counts as
+        one.
 
         Default 1000; 1 to 100000000.
         """

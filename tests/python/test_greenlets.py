@@ -107,7 +107,8 @@ for n in range(200):
 for thread in threads:
     thread.join()
 until(lambda: sum(" raised " in line for line in lines) == 200)
-until(lambda: all(any(f"port {node.port}: no bootstrap contact" in line for line in lines) for node in nodes))
+silence = "no bootstrap contact answers"
+until(lambda: all(any(f"port {node.port}: {silence}" in line for line in lines) for node in nodes))
 print(sum(line == "mine" for line in lines))
 for node in nodes:
     node.close()
