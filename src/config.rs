@@ -71,7 +71,7 @@ macro_rules! config_fields {
             ///
             /// Default 100000; 1 to 100000000.
             records: usize = 100_000, 1..=100_000_000;
-            /// Peers stored from one address that is not local; an IPv6 network of 64 bits counts as one.
+            /// Peers stored from one address that is not local, or one IPv6 network of 64 bits.
             ///
             /// Default 1000; 1 to 100000000.
             records_per_ip: usize = 1_000, 1..=100_000_000;

@@ -178,8 +178,7 @@ class Config:
         """
     @property
     def records_per_ip(self) -> int:
-        """Peers stored from one address that is not local; an IPv6 network of 64 bits counts as
-        one.
+        """Peers stored from one address that is not local, or one IPv6 network of 64 bits.
 
         Default 1000; 1 to 100000000.
         """
