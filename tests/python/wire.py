@@ -39,6 +39,7 @@ class Tag(enum.IntEnum):
     BOOT = 11
     PART = 12
     TOTAL = 13
+    PROBE = 14
 
 
 class Clear:
