@@ -58,16 +58,18 @@ macro_rules! config_fields {
             ///
             /// Default 1800; 1 to 86400.
             record_life: Duration = Duration::from_secs(1_800), Duration::from_secs(1)..=Duration::from_secs(86_400);
-            /// Topics that this node stores; when full, the one farthest from its id goes.
+            /// Topics that this node stores; when full, records go of the address that has most, until
+            /// a topic is free.
             ///
             /// Default 10000; 1 to 10000000.
             topics: usize = 10_000, 1..=10_000_000;
-            /// Peers stored of one topic; when full, the oldest goes. A lookup takes no more than this
-            /// from one node, but 256 at least.
+            /// Peers stored of one topic; when full, the oldest goes of the address that has most of it. A
+            /// lookup takes no more than this from one node, but 256 at least.
             ///
             /// Default 256; 1 to 65536.
             topic_peers: usize = 256, 1..=65_536;
-            /// Peers stored in all; as many more may be known of joined topics.
+            /// Peers stored in all; when full, the oldest goes of the address that has most. As many more
+            /// may be known of joined topics.
             ///
             /// Default 100000; 1 to 100000000.
             records: usize = 100_000, 1..=100_000_000;

@@ -159,20 +159,22 @@ class Config:
         """
     @property
     def topics(self) -> int:
-        """Topics that this node stores; when full, the one farthest from its id goes.
+        """Topics that this node stores; when full, records go of the address that has most, until
+        a topic is free.
 
         Default 10000; 1 to 10000000.
         """
     @property
     def topic_peers(self) -> int:
-        """Peers stored of one topic; when full, the oldest goes. A lookup takes no more than this
-        from one node, but 256 at least.
+        """Peers stored of one topic; when full, the oldest goes of the address that has most of it. A
+        lookup takes no more than this from one node, but 256 at least.
 
         Default 256; 1 to 65536.
         """
     @property
     def records(self) -> int:
-        """Peers stored in all; as many more may be known of joined topics.
+        """Peers stored in all; when full, the oldest goes of the address that has most. As many more
+        may be known of joined topics.
 
         Default 100000; 1 to 100000000.
         """

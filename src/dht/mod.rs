@@ -6,6 +6,7 @@
 pub mod beacons;
 mod doubts;
 pub mod guard;
+mod holdings;
 mod home;
 pub mod lookup;
 pub mod members;

@@ -358,7 +358,7 @@ impl Engine {
         if self.seal.is_public() != was_public {
             self.table = Tables::new(now, self.id, &self.config);
             self.home.recalled.clear();
-            self.storage = Storage::new(self.id, &self.config);
+            self.storage = Storage::new(&self.config);
             self.guard = Guard::new(&self.config, &mut self.rng);
             self.doubts = Doubts::default();
             self.own = Own::default();
@@ -386,7 +386,7 @@ impl Engine {
     /// Stores a record that nobody announced, for a simulation.
     pub(crate) fn plant(&mut self, now: Time, topic: NodeId, peer: Endpoint) {
         // Where it is full, that is what the simulation is to show.
-        let _ = self.storage.store(now, topic, peer);
+        let _ = self.storage.store(now, topic, peer, true);
     }
 
     /// What the node did so far and holds now.

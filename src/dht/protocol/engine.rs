@@ -127,7 +127,7 @@ impl Engine {
             families: Want::family_of(&bound),
             table: Tables::new(now, id, &config),
             requests: Requests::new(&config),
-            storage: Storage::new(id, &config),
+            storage: Storage::new(&config),
             guard: Guard::new(&config, &mut rng),
             pace: Pace::new(config.open_requests),
             doubts: Doubts::default(),

@@ -133,7 +133,8 @@ impl Engine {
             self.refuse(Refusal::Malformed);
             return Err(None);
         }
-        let may_store = match trailer.and_then(|trailer| trailer.token) {
+        let token = trailer.and_then(|trailer| trailer.token);
+        let may_store = match token {
             Some(token) => self.guard.accepts_token(now, &from, &topic, token),
             None => self.trusts_legacy(&from),
         };
@@ -142,7 +143,7 @@ impl Engine {
             return Err(Some(ErrorCode::BadToken));
         }
         let peer = from.with_port(port);
-        self.storage.store(now, topic, peer).map_err(|_| {
+        self.storage.store(now, topic, peer, token.is_some()).map_err(|_| {
             self.refuse(Refusal::Storage);
             Some(ErrorCode::StorageFull)
         })?;
