@@ -87,11 +87,13 @@ macro_rules! config_fields {
             ///
             /// Default 4096; 1 to 1000000.
             lookup_peers: usize = 4_096, 1..=1_000_000;
-            /// Senders of requests that wait to be asked whether they are there.
+            /// Senders of requests that wait to be asked whether they are there; when full, a random one
+            /// makes room. One address has one place, and networks of one owner have few.
             ///
             /// Default 256; 1 to 65536.
             candidates: usize = 256, 1..=65_536;
-            /// Candidates asked in any one second, local addresses not counted.
+            /// Candidates asked in any one second. Local ones, and those that have announced with a token,
+            /// are asked at once and do not count.
             ///
             /// Default 10; 1 to 1000.
             candidate_pings: usize = 10, 1..=1_000;

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
@@ -10,7 +11,7 @@ use common::{id, public};
 use kadepy::dht::guard::{Guard, TOKEN_LEN};
 use kadepy::{Config, Contact, Endpoint, Legacy, Time};
 use proptest::prelude::*;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 
 const MICRO: Duration = Duration::from_micros(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,9 +36,10 @@ fn at(seconds: u64) -> Time {
     Time::ZERO + Duration::from_secs(seconds)
 }
 
-/// The nearer to the own id the smaller `n` is.
+/// Each in a network of its own.
 fn candidate(n: u16) -> Contact {
-    Contact { id: id(n), endpoint: public(n) }
+    let [a, b] = n.to_be_bytes();
+    Contact { id: id(n), endpoint: Endpoint::new([20, a, b, 1], 4_000) }
 }
 
 // Tokens
@@ -146,12 +148,14 @@ fn a_node_bound_to_one_address_trusts_unproved_packets_from_its_own_reach_only()
     let [shared, other_shared] = [endpoint([100, 64, 0, 1]), endpoint([100, 127, 0, 1])];
     let guard = guard();
     let trusted = |from: [Endpoint; 5], own| from.map(|from| guard.trusts_legacy(&from, &own));
-    let from = [loopback, private, shared, local(), public(1)];
+    let link = endpoint([169, 254, 0, 1]);
+    let from = [loopback, private, link, shared, public(1)];
     assert_eq!(trusted(from, public(2)), [false; 5]);
-    assert_eq!(trusted(from, local()), [false, true, false, true, false]);
-    assert_eq!(trusted(from, other_shared), [false, false, true, false, false]);
-    assert_eq!(trusted(from, loopback), [true, true, true, true, false]);
-    assert_eq!(trusted(from, Endpoint::default()), [true, true, true, true, false]);
+    assert_eq!(trusted(from, local()), [false, true, false, false, false]);
+    assert_eq!(trusted(from, other_shared), [false, false, false, true, false]);
+    assert_eq!(trusted(from, endpoint([169, 254, 0, 2])), [false, true, true, false, false]);
+    assert_eq!(trusted(from, loopback), [true, true, false, false, false]);
+    assert_eq!(trusted(from, Endpoint::default()), [true, true, false, false, false]);
 }
 
 #[test]
@@ -245,48 +249,154 @@ fn addresses_above_multicast_are_those_of_hosts_but_for_broadcast() {
 
 // Candidates
 
+fn rng(seed: u64) -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(seed)
+}
+
+/// Takes a candidate in; whether nobody lost a place for it.
+fn push(guard: &mut Guard, contact: Contact) -> bool {
+    let took = guard.candidates().push(contact, &mut rng(1));
+    guard.check_invariants();
+    took
+}
+
+/// All that wait, in the order in which they are asked.
+fn waiting(guard: &mut Guard) -> Vec<Contact> {
+    std::iter::from_fn(|| guard.candidates().next(at(0))).collect()
+}
+
+fn from(n: u16, endpoint: Endpoint) -> Contact {
+    Contact { id: id(n), endpoint }
+}
+
 #[test]
 fn the_candidate_that_came_first_is_asked_first() {
     let mut guard = guard();
     for n in [5, 2, 9, 7] {
-        assert!(guard.candidates().push(candidate(n)));
-        guard.check_invariants();
+        assert!(push(&mut guard, candidate(n)));
     }
-    let order: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
-    assert_eq!(order, [5, 2, 9, 7].map(candidate));
+    assert_eq!(waiting(&mut guard), [5, 2, 9, 7].map(candidate));
     assert_eq!(guard.candidates().next_at(), None);
 }
 
 #[test]
-fn an_address_waits_once() {
-    let mut guard = guard();
-    assert!(guard.candidates().push(candidate(1)));
-    assert!(guard.candidates().push(Contact { id: id(2), ..candidate(1) }));
-    guard.check_invariants();
-    let waiting: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
-    assert_eq!(waiting, [candidate(1)]);
-    assert!(guard.candidates().push(Contact { id: id(2), ..candidate(1) }));
-    assert!(guard.candidates().next(at(0)).is_some(), "whoever was asked may come again");
+fn of_a_host_the_last_candidate_waits_in_the_place_of_the_first() {
+    let v4 = |port| Endpoint::new([20, 1, 1, 1], port);
+    let v6 = |n| Endpoint::new([0x2001, 0xdb8, 1, 1, n, 0, 0, 1], 4_000);
+    for (first, last) in [(v4(1), v4(2)), (v6(1), v6(2))] {
+        let mut guard = guard();
+        assert!(push(&mut guard, from(1, first)));
+        assert!(push(&mut guard, candidate(9)));
+        assert!(push(&mut guard, from(2, first)), "the same endpoint under another id");
+        assert!(!push(&mut guard, from(3, last)), "another one loses its place");
+        assert_eq!(waiting(&mut guard), [from(3, last), candidate(9)]);
+        assert!(push(&mut guard, from(3, last)), "whoever was asked may come again");
+    }
 }
 
 #[test]
-fn a_full_queue_leaves_newcomers_out() {
-    let mut guard = guard();
-    for n in 1..=256 {
-        assert!(guard.candidates().push(candidate(n)));
+fn of_a_network_two_candidates_wait() {
+    let v4 = |n: u16| Endpoint::new([20, 1, 1, n as u8], 4_000);
+    let v6 = |n: u16| Endpoint::new([0x2001, 0xdb8, 1, n, 0, 0, 0, 1], 4_000);
+    let ends: [fn(u16) -> Endpoint; 2] = [v4, v6];
+    for of_network in ends {
+        let mut losers = Vec::new();
+        for seed in 0..20 {
+            let mut guard = guard();
+            for n in 1..=3 {
+                assert_eq!(guard.candidates().push(from(n, of_network(n)), &mut rng(seed)), n < 3);
+                guard.check_invariants();
+            }
+            let ids = waiting(&mut guard).into_iter().map(|contact| contact.id);
+            let left: Vec<u16> = ids.map(|id| u16::from_be_bytes([id.0[0], id.0[1]])).collect();
+            assert!(left.len() == 2 && left.contains(&3), "{left:?}");
+            losers.push(if left.contains(&1) { 2 } else { 1 });
+        }
+        assert!(losers.contains(&1) && losers.contains(&2), "the one that goes is random");
     }
-    assert!(!guard.candidates().push(candidate(300)));
-    guard.check_invariants();
-    let waiting: Vec<Contact> = std::iter::from_fn(|| guard.candidates().next(at(0))).collect();
-    assert_eq!(waiting, (1..=256).map(candidate).collect::<Vec<_>>());
-    assert!(guard.candidates().push(candidate(300)), "whoever was left out may come again");
+}
+
+#[test]
+fn in_a_full_line_a_newcomer_takes_the_place_of_a_random_one() {
+    let mut losers = BTreeSet::new();
+    for seed in 0..100 {
+        let mut guard = guard();
+        for n in 1..=256 {
+            assert!(guard.candidates().push(candidate(n), &mut rng(seed)));
+        }
+        assert!(!guard.candidates().push(candidate(300), &mut rng(seed)));
+        guard.check_invariants();
+        let left = waiting(&mut guard);
+        assert!(left.len() == 256 && left.contains(&candidate(300)));
+        losers.extend((1..=256).filter(|n| !left.contains(&candidate(*n))));
+    }
+    // Of 100 at random among 256, some 83 are different ones.
+    assert!(losers.len() > 70, "{losers:?}");
+}
+
+#[test]
+fn of_an_id_that_nobody_else_can_write_one_candidate_waits() {
+    let mut guard = guard();
+    for n in 1..=100 {
+        let repeated = Contact { id: id(1), ..candidate(n) };
+        assert_eq!(guard.candidates().push_known(repeated, &mut rng(1)), n == 1);
+        guard.check_invariants();
+    }
+    assert!(guard.candidates().push_known(candidate(101), &mut rng(1)));
+    let last = Contact { id: id(1), ..candidate(100) };
+    assert_eq!(waiting(&mut guard), [last, candidate(101)]);
+}
+
+#[test]
+fn a_host_that_has_proved_its_address_is_asked_at_once_but_once_a_minute() {
+    let mut guard = guard();
+    let may = |guard: &mut Guard, seconds, endpoint| {
+        let may = guard.candidates().may_skip(at(seconds), &endpoint);
+        guard.check_invariants();
+        may
+    };
+    assert!(may(&mut guard, 0, public(1)));
+    assert!(!may(&mut guard, 1, public(1).with_port(9)));
+    assert!(may(&mut guard, 1, public(2)));
+    assert!(!may(&mut guard, 59, public(1)));
+    assert!(may(&mut guard, 60, public(1)));
+    let taken = (1_000..2_000).filter(|n| may(&mut guard, 61, public(*n))).count();
+    assert_eq!(taken, 255, "256 hosts a minute, one of which was asked before");
+}
+
+#[test]
+fn a_newcomer_is_asked_beside_forty_forged_packets_a_second() {
+    let mut guard = guard();
+    let mut rng = rng(1);
+    let mut turns: BTreeMap<u16, u64> = BTreeMap::new();
+    for tick in 0..40 * 300_u64 {
+        let now = Time::ZERO + 25 * MICRO * 1_000 * u32::try_from(tick).expect("few");
+        let mut forged = [0; 4];
+        rng.fill_bytes(&mut forged);
+        guard.candidates().push(from(0, Endpoint::new(forged, 4_000)), &mut rng);
+        // Ten newcomers that send something every five seconds, when the line is full again.
+        if tick % 200 == 199 {
+            for n in 1..=10 {
+                guard.candidates().push(candidate(n), &mut rng);
+            }
+        }
+        while let Some(next) = guard.candidates().next(now) {
+            guard.candidates().asked(now);
+            if next.id != id(0) {
+                turns.entry(u16::from_be_bytes([next.id.0[0], next.id.0[1]])).or_insert(tick / 40);
+            }
+        }
+        guard.check_invariants();
+    }
+    println!("first asked after so many seconds: {turns:?}");
+    assert!(turns.len() == 10 && turns.values().all(|seconds| *seconds < 120), "{turns:?}");
 }
 
 #[test]
 fn candidates_are_asked_as_soon_as_the_rate_allows() {
     let mut guard = guard();
     for n in 0..25 {
-        guard.candidates().push(candidate(n));
+        push(&mut guard, candidate(n));
     }
     for (start, asked) in [(3, 10), (4, 10), (5, 5)] {
         assert!(guard.candidates().next_at() <= Some(at(start)));
@@ -303,7 +413,7 @@ fn candidates_are_asked_as_soon_as_the_rate_allows() {
 fn whoever_is_passed_over_does_not_count_against_the_rate() {
     let mut guard = guard();
     for n in 0..30 {
-        guard.candidates().push(candidate(n));
+        push(&mut guard, candidate(n));
     }
     for _ in 0..20 {
         assert!(guard.candidates().next(at(0)).is_some());
@@ -321,7 +431,7 @@ proptest! {
         let mut asked: Vec<Time> = Vec::new();
         for (n, wait) in (0_u16..).zip(waits) {
             for more in 0..5 {
-                guard.candidates().push(candidate(n * 5 + more));
+                push(&mut guard, candidate(n * 5 + more));
             }
             now = now + MICRO * u32::try_from(wait).expect("a short wait");
             while guard.candidates().next(now).is_some() {

@@ -240,6 +240,19 @@ fn a_reply_without_txid_answers_the_oldest_request_of_its_type() {
 }
 
 #[test]
+fn a_reply_without_txid_proves_a_candidate_only_at_a_local_address() {
+    let local = Endpoint::new([192, 168, 0, 1], 4_000);
+    for (to, taken) in [(public(1), false), (local, true)] {
+        let mut requests = requests();
+        let candidate = Request { to, purpose: Purpose::Candidate, ..ping() };
+        requests.open(TXID, candidate, None).unwrap();
+        assert_eq!(takes_legacy(&mut requests, to), taken.then_some(candidate));
+        let with_txid = reply(id(1), PONG, Some(TXID));
+        assert_eq!(requests.answer(at(1), to, &with_txid, true).is_some(), !taken);
+    }
+}
+
+#[test]
 fn a_reply_without_txid_must_come_from_where_the_request_went() {
     let mut requests = requests();
     requests.open(TXID, ping(), None).unwrap();

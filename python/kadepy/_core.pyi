@@ -200,13 +200,15 @@ class Config:
         """
     @property
     def candidates(self) -> int:
-        """Senders of requests that wait to be asked whether they are there.
+        """Senders of requests that wait to be asked whether they are there; when full, a random one
+        makes room. One address has one place, and networks of one owner have few.
 
         Default 256; 1 to 65536.
         """
     @property
     def candidate_pings(self) -> int:
-        """Candidates asked in any one second, local addresses not counted.
+        """Candidates asked in any one second. Local ones, and those that have announced with a token,
+        are asked at once and do not count.
 
         Default 10; 1 to 1000.
         """

@@ -1,7 +1,6 @@
 //! Manners towards strangers: whom to trust as v0.1 does, how much to answer, who proved its
 //! address, which addresses to believe, whom to ask whether it is there.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -10,9 +9,10 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
 use crate::config::{Config, Legacy};
+use crate::dht::candidates::Candidates;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Contact, Endpoint, Part};
+use crate::wire::message::{Endpoint, Part, Reach};
 
 /// The most that a request may cause to be sent to an address that is not local, as a multiple
 /// of its own bytes.
@@ -38,17 +38,28 @@ impl Guard {
     }
 
     /// Whether v0.1's unproved packets are trusted from there by a node that is bound to `own`.
-    ///
-    /// A node bound to one address has neighbors only where that address reaches; one bound to all of
-    /// them does not know where a packet came in.
     pub fn trusts_legacy(&self, endpoint: &Endpoint, own: &Endpoint) -> bool {
         match self.legacy {
-            Legacy::Local => {
-                let is_near = own.ip().is_unspecified() || endpoint.means_same_to(own);
-                endpoint.is_local() && is_near
-            }
+            Legacy::Local => Self::is_near(endpoint, own),
             Legacy::Never => false,
             Legacy::Always => true,
+        }
+    }
+
+    /// Whether an address is one of the neighborhood of a node bound to `own`, from where nobody on the
+    /// Internet sends, so that its packets need no proof of it.
+    ///
+    /// A node bound to one address has neighbors only where that address reaches; one bound to all of
+    /// them does not know where a packet came in. A carrier or an overlay network may put anybody
+    /// behind 100.64.0.0/10, and whoever is on a link may take an address of 169.254.0.0/16, so these
+    /// are near only to nodes that are bound there themselves.
+    pub fn is_near(endpoint: &Endpoint, own: &Endpoint) -> bool {
+        let is_of_own_range = endpoint.reach() == own.reach() && endpoint.means_same_to(own);
+        match endpoint.reach() {
+            Reach::Public => false,
+            Reach::Shared => is_of_own_range,
+            Reach::Link if endpoint.is_ipv4() => is_of_own_range,
+            _ => own.ip().is_unspecified() || endpoint.means_same_to(own),
         }
     }
 
@@ -120,78 +131,4 @@ impl Guard {
 
 fn epoch(now: Time) -> u64 {
     now.as_micros() / TOKEN_EPOCH.as_micros() as u64
-}
-
-/// Senders of requests that are not listed yet: they are asked, a few a second, and listed once
-/// they answer. Who came first is asked first, so that no choice of ids puts anybody last.
-pub struct Candidates {
-    queue: VecDeque<Contact>,
-    /// The addresses of `queue`, each once.
-    endpoints: BTreeSet<Endpoint>,
-    /// When the last ones were asked, the oldest first; never more than `pings_per_second`.
-    asked: VecDeque<Time>,
-    queue_max: usize,
-    pings_per_second: usize,
-}
-
-impl Candidates {
-    const PING_WINDOW: Duration = Duration::from_secs(1);
-
-    fn new(config: &Config) -> Self {
-        Self {
-            queue: VecDeque::new(),
-            endpoints: BTreeSet::new(),
-            asked: VecDeque::new(),
-            queue_max: config.candidates,
-            pings_per_second: config.candidate_pings,
-        }
-    }
-
-    /// Takes a sender in; `false` where the queue is full.
-    pub fn push(&mut self, contact: Contact) -> bool {
-        if self.endpoints.contains(&contact.endpoint) {
-            return true;
-        }
-        if self.queue.len() >= self.queue_max {
-            return false;
-        }
-        self.endpoints.insert(contact.endpoint);
-        self.queue.push_back(contact);
-        true
-    }
-
-    /// The next one to ask at `now`, to be called until it gives `None`.
-    #[must_use]
-    pub fn next(&mut self, now: Time) -> Option<Contact> {
-        if self.next_at()? > now {
-            return None;
-        }
-        let contact = self.queue.pop_front()?;
-        self.endpoints.remove(&contact.endpoint);
-        Some(contact)
-    }
-
-    /// Notes that a candidate is asked at `now`: it counts against the rate.
-    pub fn asked(&mut self, now: Time) {
-        if self.asked.len() >= self.pings_per_second {
-            self.asked.pop_front();
-        }
-        self.asked.push_back(now);
-    }
-
-    /// When [`Candidates::next`] gives one.
-    pub fn next_at(&self) -> Option<Time> {
-        if self.queue.is_empty() {
-            return None;
-        }
-        let oldest = self.asked.front().filter(|_| self.asked.len() >= self.pings_per_second);
-        Some(oldest.map_or(Time::ZERO, |&at| at + Self::PING_WINDOW))
-    }
-
-    fn check_invariants(&self) {
-        assert!(self.queue.len() <= self.queue_max, "more candidates than allowed");
-        assert_eq!(self.queue.len(), self.endpoints.len());
-        assert!(self.asked.len() <= self.pings_per_second);
-        assert!(self.asked.iter().is_sorted());
-    }
 }

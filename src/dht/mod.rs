@@ -4,6 +4,7 @@
 //! `protocol` asks them and acts.
 
 pub mod beacons;
+pub mod candidates;
 mod doubts;
 pub mod guard;
 mod holdings;

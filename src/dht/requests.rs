@@ -385,8 +385,13 @@ impl Requests {
     /// The request that a reply without a transaction id answers: the oldest that waits, or the newest
     /// that has expired.
     fn legacy(&self, from: Endpoint, reply: &Message<'_>) -> Option<TxId> {
-        let is_answered =
-            |txid: &TxId| self.open[txid].request.question.is_answered_by(&reply.body);
+        // It shows no more than the request that made a candidate of somebody: not that anything is
+        // received there, so it makes a contact of a local one at the most.
+        let is_answered = |txid: &TxId| {
+            let Request { question, purpose, .. } = self.open[txid].request;
+            let is_stranger = purpose == Purpose::Candidate && !from.is_local();
+            question.is_answered_by(&reply.body) && !is_stranger
+        };
         let is_overdue = |txid: &TxId| match self.open[txid].request.purpose {
             Purpose::Op(op) => self.overdue.contains(&(op, self.open[txid].wake, *txid)),
             _ => false,

@@ -439,6 +439,17 @@ impl Endpoint {
         first..=last
     }
 
+    /// All endpoints of a network that one owner is likely to have: those of the same IPv4 /24, or of
+    /// the same IPv6 /48.
+    pub fn same_network(&self) -> RangeInclusive<Endpoint> {
+        let rest = if self.is_ipv4() { 15 } else { 6 };
+        let mut first = Self { ip: self.ip, scope: [0; 3], port: [0; 2] };
+        let mut last = Self { ip: self.ip, scope: [0xFF; 3], port: [0xFF; 2] };
+        first.ip[rest..].fill(0);
+        last.ip[rest..].fill(0xFF);
+        first..=last
+    }
+
     /// The address as 16 bytes, IPv4 mapped: what tokens are made for.
     pub fn ip_bytes(&self) -> &[u8; 16] {
         &self.ip

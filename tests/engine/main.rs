@@ -14,3 +14,4 @@ mod recalled;
 mod restarts;
 mod scripted;
 mod seeds;
+mod strangers;

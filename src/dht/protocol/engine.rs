@@ -289,6 +289,11 @@ impl Engine {
         !self.seal.proves_members() && self.guard.trusts_legacy(from, &self.bound)
     }
 
+    /// Whether there is no doubt that a packet from there is of a host near this one.
+    pub(super) fn is_near(&self, from: &Endpoint) -> bool {
+        Guard::is_near(from, &self.bound)
+    }
+
     /// The contacts that this node knows nearest to `target`, which a lookup is about to pass through, or
     /// all of them in a small network. Those that have answered in the name of a contact which may have
     /// moved come with them.

@@ -10,7 +10,9 @@ use crate::dht::requests::Purpose;
 use crate::dht::tables::Closest;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, Want};
+use crate::wire::message::{
+    Body, Contact, Endpoint, ErrorCode, Kind, Message, Part, Trailer, Want,
+};
 
 /// The most peers in an answer.
 const PEERS_MAX: usize = 128;
@@ -154,8 +156,9 @@ impl Engine {
     /// Makes the sender of a request, or of the answer to a beacon, a candidate for the table, where
     /// what is left of the allowance pays for asking it.
     ///
-    /// A local one is asked at once, for it cannot be a stranger whose address somebody else wrote
-    /// into the packet; so the nodes of one machine know each other as soon as they have met.
+    /// One that is near is asked at once, for it cannot be a stranger whose address somebody else wrote
+    /// into the packet; so the nodes of one machine know each other as soon as they have met. The same
+    /// goes, once, for one that has announced with a token, which was sent to its address.
     pub(super) fn consider(
         &mut self,
         now: Time,
@@ -185,12 +188,18 @@ impl Engine {
             }
             return;
         }
-        let is_taken = if from.is_local() {
+        let has_announced = request.trailer.is_some_and(|trailer| trailer.token.is_some())
+            && request.body.kind() == Kind::AnnouncePeer;
+        let is_known =
+            self.is_near(&from) || has_announced && self.guard.candidates().may_skip(now, &from);
+        let is_taken = if is_known {
             // Half of the room for requests is kept for what callers want.
             let has_room = self.requests.len() < self.config.open_requests / 2;
             has_room && self.greet(now, candidate, purpose, out)
+        } else if self.seal.proves_members() {
+            self.guard.candidates().push_known(candidate, &mut self.rng)
         } else {
-            self.guard.candidates().push(candidate)
+            self.guard.candidates().push(candidate, &mut self.rng)
         };
         if !is_taken {
             self.refuse(Refusal::Candidates);
