@@ -97,6 +97,21 @@ macro_rules! config_fields {
             ///
             /// Default 10; 1 to 1000.
             candidate_pings: usize = 10, 1..=1_000;
+            /// Requests a second that this node serves of one address that is not local, application
+            /// messages included; an IPv6 network of 64 bits counts as one. What is beyond is dropped.
+            /// A lookup asks a node once or twice, so that this is room for an office behind one address.
+            ///
+            /// Default 50; 1 to 1000000.
+            requests_per_second: usize = 50, 1..=1_000_000;
+            /// Requests that one such address may make at once, after a pause.
+            ///
+            /// Default 100; 1 to 1000000.
+            requests_burst: usize = 100, 1..=1_000_000;
+            /// Requests a second that this node serves of all such addresses together: less than a
+            /// core can serve, so that forged sources do not take what its own lookups need.
+            ///
+            /// Default 50000; 1 to 1000000.
+            requests_in_all: usize = 50_000, 1..=1_000_000;
             /// Contacts that wait beside each full bucket for a place in it.
             ///
             /// Default 10; 0 to 100.

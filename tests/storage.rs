@@ -153,10 +153,10 @@ fn a_full_topic_drops_its_oldest_peer() {
 fn beside_a_crowd(peer: impl Fn(u16) -> Endpoint) -> usize {
     let mut storage = storage();
     for n in 0..256 {
-        store(&mut storage, at(n.into()), 1, public(n)).unwrap();
+        store(&mut storage, at(n.into()), 1, public(n)).expect("there is room");
     }
     for n in 0..1_000 {
-        store(&mut storage, at(300), 1, peer(n)).unwrap();
+        store(&mut storage, at(300), 1, peer(n)).expect("room is made");
     }
     let left = all(&storage, at(301), 1);
     assert_eq!(left.len(), 256);

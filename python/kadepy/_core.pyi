@@ -80,6 +80,9 @@ class Config:
         lookup_peers: int | None = None,
         candidates: int | None = None,
         candidate_pings: int | None = None,
+        requests_per_second: int | None = None,
+        requests_burst: int | None = None,
+        requests_in_all: int | None = None,
         replacements: int | None = None,
         open_requests: int | None = None,
         operations: int | None = None,
@@ -211,6 +214,27 @@ class Config:
         are asked at once and do not count.
 
         Default 10; 1 to 1000.
+        """
+    @property
+    def requests_per_second(self) -> int:
+        """Requests a second that this node serves of one address that is not local, application
+        messages included; an IPv6 network of 64 bits counts as one. What is beyond is dropped.
+        A lookup asks a node once or twice, so that this is room for an office behind one address.
+
+        Default 50; 1 to 1000000.
+        """
+    @property
+    def requests_burst(self) -> int:
+        """Requests that one such address may make at once, after a pause.
+
+        Default 100; 1 to 1000000.
+        """
+    @property
+    def requests_in_all(self) -> int:
+        """Requests a second that this node serves of all such addresses together: less than a
+        core can serve, so that forged sources do not take what its own lookups need.
+
+        Default 50000; 1 to 1000000.
         """
     @property
     def replacements(self) -> int:

@@ -166,7 +166,8 @@ class Stats(
         bytes_out: bytes of every datagram handed to the socket.
         dropped: what was not served or not sent, by reason: "short", "oversize", "unopened" (not
             under a network key of this node), "unknown_type", "malformed", "sender_id", "source"
-            and "unsolicited" packets; announces refused for their "token" or a "storage" cap;
+            and "unsolicited" packets; requests and application messages beyond the "rate" allowed
+            to an address or to all; announces refused for their "token" or a "storage" cap;
             senders that were not asked since too many "candidates" wait; own requests and calls
             beyond a cap ("busy"); errors of the socket ("send", "receive").
         requests: requests sent.

@@ -54,11 +54,11 @@ impl Guard {
     /// behind 100.64.0.0/10, and whoever is on a link may take an address of 169.254.0.0/16, so these
     /// are near only to nodes that are bound there themselves.
     pub fn is_near(endpoint: &Endpoint, own: &Endpoint) -> bool {
-        let is_of_own_range = endpoint.reach() == own.reach() && endpoint.means_same_to(own);
         match endpoint.reach() {
             Reach::Public => false,
-            Reach::Shared => is_of_own_range,
-            Reach::Link if endpoint.is_ipv4() => is_of_own_range,
+            reach @ (Reach::Shared | Reach::Link) if endpoint.is_ipv4() => {
+                reach == own.reach() && endpoint.means_same_to(own)
+            }
             _ => own.ip().is_unspecified() || endpoint.means_same_to(own),
         }
     }

@@ -15,6 +15,7 @@ mod operations;
 mod own;
 mod pace;
 pub mod protocol;
+pub mod rates;
 pub mod requests;
 mod rounds;
 pub mod routing;

@@ -84,6 +84,9 @@ impl Engine {
             return;
         }
         self.counters.packets_in[message.body.kind() as usize] += 1;
+        if !self.admits(now, &from, message.body.kind()) {
+            return self.refuse(Refusal::Rate);
+        }
         if self.is_observed {
             self.events.push_back(Event::Packet { from, packet: (&*packet).into() });
         }

@@ -2,6 +2,7 @@
 
 mod beacons;
 mod families;
+mod floods;
 mod many_peers;
 mod memberships;
 mod net;

@@ -250,6 +250,7 @@ fn an_answer_cut_to_the_allowance_is_a_random_sample() {
     let request = bytes(&Message::new(id, Body::GetPeers { topic: TOPIC }, None));
     let mut named = BTreeSet::new();
     for _ in 0..100 {
+        stage.network.run(20 * MS);
         let answer = stage.inject(asker, &request).remove(0).1;
         let mut lists = Lists::default();
         let answer = native::decode(&answer, &mut lists).unwrap();

@@ -52,7 +52,8 @@ fn newcomers_are_listed_beside_forty_forged_packets_a_second() {
     let mut network = node_at(at, Config::default());
     let newcomers: Vec<(Endpoint, NodeId)> =
         (10..20).map(|index| (public(index), NodeId([index as u8 * 11; 32]))).collect();
-    for tick in 0..40 * 120 {
+    // Each time that one comes it has its share of the turns, a quarter.
+    for tick in 0..40 * 300 {
         forge(&mut network, at);
         for &(from, id) in &newcomers {
             if tick % 200 == 199 {
@@ -76,7 +77,8 @@ fn announce(network: &mut Network, at: Endpoint, from: Endpoint, id: NodeId) -> 
     let ask = Message::new(id, Body::GetPeers { topic: TOPIC }, Some(trailer));
     let answer = network.inject(from, at, &bytes(&ask)).remove(0).1;
     let mut lists = Lists::default();
-    let token = native::decode(&answer, &mut lists).unwrap().trailer.unwrap().token;
+    let answer = native::decode(&answer, &mut lists).expect("a node sends what decodes");
+    let token = answer.trailer.and_then(|trailer| trailer.token);
     let body = Body::AnnouncePeer { topic: TOPIC, port: from.port() };
     let announce = Message::new(id, body, Some(Trailer { token, ..trailer }));
     let sent = network.inject(from, at, &bytes(&announce));
@@ -108,7 +110,8 @@ fn a_node_at_a_public_address_makes_candidates_of_local_strangers() {
     let private = |n: u8| Endpoint::new([10, 0, n, 1], 4_000);
     let shared = |n: u8| Endpoint::new([100, 64, n, 1], 4_000);
     let link = |n: u8| Endpoint::new([169, 254, n, 1], 4_000);
-    let all: [(Endpoint, fn(u8) -> Endpoint, usize); 7] = [
+    type Senders = fn(u8) -> Endpoint;
+    let all: [(Endpoint, Senders, usize); 7] = [
         (public(1), private, 10),
         (public(1), shared, 10),
         (anywhere, private, 20),

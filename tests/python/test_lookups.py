@@ -367,6 +367,7 @@ DROPPED = [
     "sender_id",
     "source",
     "unsolicited",
+    "rate",
     "token",
     "storage",
     "candidates",

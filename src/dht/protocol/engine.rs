@@ -18,6 +18,7 @@ use crate::dht::home::Home;
 use crate::dht::operations::{Operations, Turn};
 use crate::dht::own::Own;
 use crate::dht::pace::Pace;
+use crate::dht::rates::Rates;
 use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request, Requests};
 use crate::dht::rounds::Rounds;
 use crate::dht::routing::{Entry, MAX_CLOSEST};
@@ -76,6 +77,7 @@ pub struct Engine {
     pub(super) requests: Requests,
     pub(super) storage: Storage,
     pub(super) guard: Guard,
+    pub(super) rates: Rates,
     pub(super) doubts: Doubts,
     pub(super) own: Own,
     /// Another number each time the node begins with nothing stored. It says so in its answers, and in
@@ -129,6 +131,7 @@ impl Engine {
             requests: Requests::new(&config),
             storage: Storage::new(&config),
             guard: Guard::new(&config, &mut rng),
+            rates: Rates::new(&config, &mut rng),
             pace: Pace::new(config.open_requests),
             doubts: Doubts::default(),
             own: Own::default(),
@@ -358,6 +361,7 @@ impl Engine {
         self.requests.check_invariants();
         self.storage.check_invariants();
         self.guard.check_invariants();
+        self.rates.check_invariants();
         self.doubts.check_invariants();
         self.own.check_invariants();
         self.operations.check_invariants(&self.config);

@@ -21,6 +21,19 @@ const PEERS_MAX: usize = 128;
 const PROBE_LEN: usize = 47;
 
 impl Engine {
+    /// Whether a packet is one of which its sender has not sent too many: a request or an application
+    /// message, of somebody who is not near. Nobody is banned for it, as the address may be forged.
+    pub(super) fn admits(&mut self, now: Time, from: &Endpoint, kind: Kind) -> bool {
+        match kind {
+            Kind::Pong | Kind::FoundNodes | Kind::Peers | Kind::Announced | Kind::Error => true,
+            Kind::Ping
+            | Kind::FindNode
+            | Kind::GetPeers
+            | Kind::AnnouncePeer
+            | Kind::Application => self.is_near(from) || self.rates.admit(now, from),
+        }
+    }
+
     /// Serves a request of `len` bytes, and considers who sent it as what it is to be listed for.
     pub(super) fn serve(
         &mut self,

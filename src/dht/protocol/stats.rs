@@ -23,6 +23,8 @@ pub enum Refusal {
     Source,
     /// An answer to no open request.
     Unsolicited,
+    /// A request or an application message of a host, or of all, beyond the rate allowed.
+    Rate,
     /// An announce without a right token.
     Token,
     /// An announce beyond a storage cap.
@@ -39,7 +41,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Refusal; 14] = [
+    pub const ALL: [Refusal; 15] = [
         Refusal::Short,
         Refusal::Oversize,
         Refusal::Unopened,
@@ -48,6 +50,7 @@ impl Refusal {
         Refusal::SenderId,
         Refusal::Source,
         Refusal::Unsolicited,
+        Refusal::Rate,
         Refusal::Token,
         Refusal::Storage,
         Refusal::Candidates,
@@ -67,6 +70,7 @@ impl Refusal {
             Refusal::SenderId => "sender_id",
             Refusal::Source => "source",
             Refusal::Unsolicited => "unsolicited",
+            Refusal::Rate => "rate",
             Refusal::Token => "token",
             Refusal::Storage => "storage",
             Refusal::Candidates => "candidates",
