@@ -63,17 +63,18 @@ macro_rules! config_fields {
             ///
             /// Default 10000; 1 to 10000000.
             topics: usize = 10_000, 1..=10_000_000;
-            /// Peers stored of one topic; when full, the oldest goes of the address that has most of it. A
-            /// lookup takes no more than this from one node, but 256 at least.
+            /// Peers stored of one topic; when full, the oldest goes of the address that has most of it.
+            /// A lookup takes no more than this from one node, but 256 at least.
             ///
             /// Default 256; 1 to 65536.
             topic_peers: usize = 256, 1..=65_536;
-            /// Peers stored in all; when full, the oldest goes of the address that has most. As many more
-            /// may be known of joined topics.
+            /// Peers stored in all; when full, the oldest goes of the address that has most. As many
+            /// more may be known of joined topics.
             ///
             /// Default 100000; 1 to 100000000.
             records: usize = 100_000, 1..=100_000_000;
-            /// Peers stored from one address that is not local; an IPv6 network of 64 bits counts as one.
+            /// Peers stored from one address that is not local; an IPv6 network of 64 bits counts as
+            /// one.
             ///
             /// Default 1000; 1 to 100000000.
             records_per_ip: usize = 1_000, 1..=100_000_000;
@@ -92,8 +93,8 @@ macro_rules! config_fields {
             ///
             /// Default 256; 1 to 65536.
             candidates: usize = 256, 1..=65_536;
-            /// Candidates asked in any one second. Local ones, and those that have announced with a token,
-            /// are asked at once and do not count.
+            /// Candidates asked in any one second. Local ones, and those that have announced with a
+            /// token, are asked at once and do not count.
             ///
             /// Default 10; 1 to 1000.
             candidate_pings: usize = 10, 1..=1_000;

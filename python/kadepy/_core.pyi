@@ -169,21 +169,22 @@ class Config:
         """
     @property
     def topic_peers(self) -> int:
-        """Peers stored of one topic; when full, the oldest goes of the address that has most of it. A
-        lookup takes no more than this from one node, but 256 at least.
+        """Peers stored of one topic; when full, the oldest goes of the address that has most of it.
+        A lookup takes no more than this from one node, but 256 at least.
 
         Default 256; 1 to 65536.
         """
     @property
     def records(self) -> int:
-        """Peers stored in all; when full, the oldest goes of the address that has most. As many more
-        may be known of joined topics.
+        """Peers stored in all; when full, the oldest goes of the address that has most. As many
+        more may be known of joined topics.
 
         Default 100000; 1 to 100000000.
         """
     @property
     def records_per_ip(self) -> int:
-        """Peers stored from one address that is not local; an IPv6 network of 64 bits counts as one.
+        """Peers stored from one address that is not local; an IPv6 network of 64 bits counts as
+        one.
 
         Default 1000; 1 to 100000000.
         """
@@ -210,8 +211,8 @@ class Config:
         """
     @property
     def candidate_pings(self) -> int:
-        """Candidates asked in any one second. Local ones, and those that have announced with a token,
-        are asked at once and do not count.
+        """Candidates asked in any one second. Local ones, and those that have announced with a
+        token, are asked at once and do not count.
 
         Default 10; 1 to 1000.
         """
