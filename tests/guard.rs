@@ -369,22 +369,22 @@ fn a_newcomer_is_asked_beside_forty_forged_packets_a_second() {
     let mut guard = guard();
     let mut rng = rng(1);
     let mut turns: BTreeMap<u16, u64> = BTreeMap::new();
-    for tick in 0..40 * 300_u64 {
-        let now = Time::ZERO + 25 * MICRO * 1_000 * u32::try_from(tick).expect("few");
-        let mut forged = [0; 4];
-        rng.fill_bytes(&mut forged);
-        guard.candidates().push(from(0, Endpoint::new(forged, 4_000)), &mut rng);
-        // Ten newcomers that send something every five seconds, when the line is full again.
-        if tick % 200 == 199 {
-            for n in 1..=10 {
-                guard.candidates().push(candidate(n), &mut rng);
+    for second in 0..330 {
+        // All at the moment at which ten have been asked, so that there is no place left for others.
+        while let Some(next) = guard.candidates().next(at(second)) {
+            guard.candidates().asked(at(second));
+            if next.id != id(0) {
+                turns.entry(u16::from_be_bytes([next.id.0[0], next.id.0[1]])).or_insert(second);
             }
         }
-        while let Some(next) = guard.candidates().next(now) {
-            guard.candidates().asked(now);
-            if next.id != id(0) {
-                turns.entry(u16::from_be_bytes([next.id.0[0], next.id.0[1]])).or_insert(tick / 40);
-            }
+        for _ in 0..40 {
+            let mut forged = [0; 4];
+            rng.fill_bytes(&mut forged);
+            guard.candidates().push(from(0, Endpoint::new(forged, 4_000)), &mut rng);
+        }
+        // Ten newcomers that send something every five seconds, since the line is full.
+        for n in (1..=10).filter(|_| second >= 30 && second % 5 == 0) {
+            guard.candidates().push(candidate(n), &mut rng);
         }
         guard.check_invariants();
     }

@@ -11,7 +11,7 @@ use kadepy::wire::native::{self, Lists};
 use kadepy::wire::seal::{self, NetworkKey, Seal};
 use kadepy::{Config, Endpoint, Legacy, NodeId};
 
-const MS: Duration = Duration::from_millis(1);
+const MICRO: Duration = Duration::from_micros(1);
 const SECOND: Duration = Duration::from_secs(1);
 const TOPIC: NodeId = NodeId([0x77; 32]);
 
@@ -52,19 +52,26 @@ fn newcomers_are_listed_beside_forty_forged_packets_a_second() {
     let mut network = node_at(at, Config::default());
     let newcomers: Vec<(Endpoint, NodeId)> =
         (10..20).map(|index| (public(index), NodeId([index as u8 * 11; 32]))).collect();
-    // Each time that one comes it has its share of the turns, a quarter.
-    for tick in 0..40 * 300 {
-        forge(&mut network, at);
+    for second in 0..330 {
+        // All at the moment at which ten are asked, so that there is no place left for others.
+        for _ in 0..40 {
+            forge(&mut network, at);
+        }
+        network.run(SECOND / 2);
+        // Each time that one comes it has its share of the turns, a quarter.
         for &(from, id) in &newcomers {
-            if tick % 200 == 199 {
+            if second >= 30 && second % 5 == 0 {
                 network.inject(from, at, &ping(id));
             }
+        }
+        network.run(SECOND / 2 - MICRO);
+        for &(from, id) in &newcomers {
             for question in pings(sent(&mut network, from)) {
                 network.inject(from, at, &reply(id, &question, &[], None));
             }
         }
         network.sent.clear();
-        network.run(25 * MS);
+        network.run(MICRO);
     }
     let table = network.nodes[&at].table();
     let listed = newcomers.iter().filter(|(_, id)| table.get(id).is_some()).count();
