@@ -288,7 +288,8 @@ class Swarm(BaseSwarm):
     ) -> int:
         """Stores this host as a peer of a topic, at the k (20) nodes nearest to the topic.
 
-        They keep it for 30 minutes. The address is the one that they see.
+        A node is told as soon as it has answered, if it is among the k nearest by then, so a few
+        others may store it too. They keep it for 30 minutes. The address is the one that they see.
 
         Args:
             topic: 32 bytes; `kadepy.topic(name)` gives those of a name.
@@ -296,7 +297,8 @@ class Swarm(BaseSwarm):
             timeout: seconds; when they are over, the confirmations so far count.
 
         Returns:
-            How many nodes confirmed that they store it. After 0 nobody can find it: announce again
+            How many nodes confirmed that they store it, k at most; with ``host="::"`` 2k, for it is
+            announced to the k nearest of each family. After 0 nobody can find it: announce again
             when others are there.
 
         Raises:

@@ -16,6 +16,7 @@ pub mod protocol;
 pub mod requests;
 mod rounds;
 pub mod routing;
+mod shortlist;
 pub mod storage;
 pub mod tables;
 mod tasks;

@@ -8,7 +8,7 @@ use crate::net::{Network, local, public, seed};
 use crate::scripted::bytes;
 use kadepy::dht::beacons::{GROUP_V4, GROUP_V6, groups};
 use kadepy::dht::protocol::{Event, Outcome, Refusal};
-use kadepy::wire::message::{Body, Message, Trailer, TxId};
+use kadepy::wire::message::{Body, Message, Trailer, TxId, Want};
 use kadepy::wire::native::{self, Lists};
 use kadepy::wire::seal;
 use kadepy::{Endpoint, NetworkKey, NodeId, Time};
@@ -142,6 +142,20 @@ fn a_beacon_goes_to_the_group_of_the_nodes_own_family() {
         assert!(!network.sent.is_empty());
         assert!(network.sent.iter().all(|(_, to, _)| *to == group));
     }
+}
+
+#[test]
+fn a_node_of_both_families_sends_the_same_beacon_to_both_groups() {
+    let mut network = silent(1);
+    network.command(local(1), |node, now, _| {
+        node.set_families(Want { v4: true, v6: true });
+        node.seek(now);
+    });
+    network.run(110 * MS);
+    let (to, sent): (Vec<Endpoint>, Vec<Vec<u8>>) =
+        network.sent.iter().map(|(_, to, bytes)| (*to, bytes.clone())).unzip();
+    assert_eq!(to, groups());
+    assert_eq!(sent[0], sent[1], "either one's answer counts");
 }
 
 #[test]

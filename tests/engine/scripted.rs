@@ -206,6 +206,29 @@ fn an_announce_ends_though_a_nearer_node_turns_up_at_the_last_moment() {
 }
 
 #[test]
+fn whoever_holds_a_lookup_until_its_end_does_not_hold_the_announce_back() {
+    let mut stage = Stage::new(Config::default());
+    let honest = Contact { id: near(TOPIC, 20, 1), endpoint: public(2) };
+    let slow = Contact { id: near(TOPIC, 60, 1), endpoint: public(3) };
+    stage.list(honest);
+    stage.list(slow);
+    let op = stage
+        .network
+        .command(stage.at, |node, now, out| {
+            node.announce_peer(now, TOPIC, Some(5_000), Some(10 * SECOND), out)
+        })
+        .unwrap();
+    let question = stage.sent(honest.endpoint).remove(0);
+    stage.inject(honest.endpoint, &reply(honest.id, &question, &[], Some(&[1; 16])));
+    let told = stage.sent(honest.endpoint).remove(0);
+    assert_eq!(told[0], 4, "ANNOUNCE_PEER, while the other is still asked");
+    stage.inject(honest.endpoint, &reply(honest.id, &told, &[], None));
+    assert_eq!(stage.outcome(op), None);
+    stage.network.run(10 * SECOND);
+    assert_eq!(stage.outcome(op), Some(Outcome::Announced(1)));
+}
+
+#[test]
 fn pings_without_a_deadline_end_though_there_is_no_room_to_repeat_them() {
     let mut stage = Stage::new(Config { open_requests: 16, ..Config::default() });
     let ops: Vec<u64> = (0..16)

@@ -213,6 +213,27 @@ for host in hosts:
 
 
 @needs_hosts
+def test_a_node_of_both_families_finds_the_nodes_of_each(connected: Connected) -> None:
+    child = connected(
+        [["10.77.0.1/24", "fe80::1/64"], ["10.77.0.2/24"], ["fe80::3/64"]],
+        f"""
+for host, own, count in zip(hosts, ("::", "0.0.0.0", "::"), (2, 1, 1)):
+    host.start(f"own, count = {{own!r}}, {{count}}" + {HOST!r} + '''
+with Swarm(lan=True, host=own, port=9000) as node:
+    wait_until(lambda: len(node.nodes()) == count)
+    print(others(node))
+    sys.stdin.readline()
+''')
+for host in hosts:
+    print(host.line())
+""",
+    )
+    assert child.line() == "[('10.77.0.2', 9000), ('fe80::3%lan0', 9000)]"
+    assert child.line() == "[('10.77.0.1', 9000)]"
+    assert child.line() == "[('fe80::1%lan0', 9000)]"
+
+
+@needs_hosts
 def test_a_node_uses_the_interface_of_its_address_alone(connected: Connected) -> None:
     child = connected(
         [["10.77.0.1/24"], ["10.77.0.2/24"]],

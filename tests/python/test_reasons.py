@@ -1,4 +1,4 @@
-"""Why nobody answers: each reason that is known is said, at once, in the error and in the log."""
+"""Why nobody answers: each reason that is known is said, in the error and in the log."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import errno
 import logging
 import re
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
 
-from conftest import Child, RawNode, Run, wait_until
+from conftest import DEADLINE, Connected, RawNode, Run, wait_until
 from kadepy import AsyncSwarm, BootstrapError, RequestTimeout, Swarm, topic
 
 Make = Callable[..., Swarm]
@@ -23,15 +22,13 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse
 
 
 @linux
-def test_a_ping_that_the_system_refuses_to_send_raises_its_error_at_once(swarm: Swarm) -> None:
-    before = time.monotonic()
+def test_a_ping_that_the_system_refuses_to_send_raises_its_error(swarm: Swarm) -> None:
     with pytest.raises(
         OSError, match=r"cannot send to 192\.0\.2\.1:9000: .*this host alone"
     ) as told:
-        swarm.ping(ELSEWHERE, timeout=600)
+        swarm.ping(ELSEWHERE, timeout=DEADLINE)
     assert told.value.errno == errno.EINVAL
     assert not isinstance(told.value, RequestTimeout)
-    assert time.monotonic() - before < 60
 
 
 @linux
@@ -39,7 +36,7 @@ def test_the_async_ping_raises_it_too(run: Run) -> None:
     async def main() -> None:
         async with AsyncSwarm(host="127.0.0.1") as swarm:
             with pytest.raises(OSError, match="cannot send to") as told:
-                await swarm.ping(ELSEWHERE, timeout=600)
+                await swarm.ping(ELSEWHERE, timeout=DEADLINE)
             assert told.value.errno == errno.EINVAL
 
     run(main)
@@ -61,7 +58,7 @@ def test_a_failed_join_names_each_contact_and_why(make_swarm: Make, raw: RawNode
 
 def test_a_ping_to_itself_says_so(swarm: Swarm) -> None:
     with pytest.raises(RequestTimeout, match="is this node itself"):
-        swarm.ping(swarm.address, timeout=600)
+        swarm.ping(swarm.address, timeout=DEADLINE)
 
 
 def test_a_node_with_the_same_id_is_warned_of(
@@ -92,41 +89,31 @@ def test_the_log_says_why_no_contact_answers(
 
 
 @linux
-def test_a_host_that_has_lost_the_bound_address_says_so(start: Callable[..., Child]) -> None:
-    child = start(
+def test_a_host_that_has_lost_the_bound_address_says_so(connected: Connected) -> None:
+    child = connected(
+        [["10.77.0.1/24"]],
         """
-import ctypes, os, subprocess, sys
-def run(line):
-    subprocess.run(line.split(), check=True)
-ids = {"uid_map": os.getuid(), "gid_map": os.getgid()}
-if ctypes.CDLL(None, use_errno=True).unshare(0x10000000 | 0x40000000) != 0:
-    print("no namespaces here")
-    raise SystemExit
-for path, text in {
-    "/proc/self/setgroups": "deny",
-    **{f"/proc/self/{name}": f"0 {inside} 1" for name, inside in ids.items()},
-}.items():
-    with open(path, "w") as file:
-        file.write(text)
-run("ip link set lo up")
-run("ip link add lan0 type veth peer name far0")
-run("ip link set lan0 up")
-run("ip link set far0 up")
-run("ip addr add 10.88.0.1/24 dev lan0")
+hosts[0].start('''
+import logging, queue, subprocess
 from kadepy import Swarm
-with Swarm(host="10.88.0.1") as node:
-    run("ip addr del 10.88.0.1/24 dev lan0")
+said = queue.SimpleQueue()
+handler = logging.Handler()
+handler.emit = lambda record: said.put(record.getMessage())
+logging.getLogger("kadepy").addHandler(handler)
+with Swarm(host="10.77.0.1") as node:
+    subprocess.run("ip addr del 10.77.0.1/24 dev lan0".split(), check=True)
     try:
-        node.ping(("10.88.0.2", 9000), timeout=600)
+        node.ping(("10.77.0.2", 9000), timeout=20)
     except OSError as error:
         print(type(error).__name__)
-    sys.stdin.readline()
-"""
+    print(said.get(timeout=20))
+''')
+print(hosts[0].line())
+print(hosts[0].line())
+""",
     )
-    if (line := child.line()) == "no namespaces here":
-        pytest.skip(line)
-    assert line == "OSError"
-    wait_until(lambda: "this host has lost the address that the node is bound to" in child.stderr)
+    assert child.line() == "OSError"
+    assert "this host has lost the address that the node is bound to" in child.line()
 
 
 def test_a_contact_that_comes_up_late_is_joined(make_swarm: Make) -> None:
