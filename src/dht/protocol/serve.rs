@@ -10,7 +10,9 @@ use crate::dht::requests::Purpose;
 use crate::dht::tables::Closest;
 use crate::id::NodeId;
 use crate::time::Time;
-use crate::wire::message::{Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, Want};
+use crate::wire::message::{
+    Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, TxId, Want,
+};
 
 /// The most peers in an answer.
 const PEERS_MAX: usize = 128;
@@ -46,16 +48,11 @@ impl Engine {
         out: &mut Outbox,
     ) -> Option<usize> {
         let asked = request.trailer;
-        let trailer = asked.map(|asked| Trailer {
-            txid: asked.txid,
-            endpoint: Some(from),
-            boot: Some(self.boot),
-            ..Trailer::default()
-        });
+        let trailer = asked.map(|asked| self.trailer_for(&from, asked.txid));
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
         let nodes: Closest;
-        let mut peers: ArrayVec<Endpoint, PEERS_MAX>;
+        let peers: ArrayVec<Endpoint, PEERS_MAX>;
         let token;
 
         match request.body {
@@ -67,26 +64,14 @@ impl Engine {
             }
             Body::GetPeers { topic } => {
                 let part = asked.unwrap_or_default().part;
-                let guard = &self.guard;
-                let wanted = |peer: &Endpoint| {
-                    want.includes(peer) && peer.means_same_to(&from) && guard.is_in(part, peer)
-                };
-                let max = self.config.reply_peers;
                 let total;
-                (peers, total) = self.storage.sample(now, topic, max, wanted, &mut self.rng);
-                token = guard.token(now, &from, &topic);
+                (peers, total) = self.peers_for(now, &from, want, part, topic);
+                token = self.guard.token(now, &from, &topic);
                 if let Some(trailer) = &mut reply.trailer {
                     trailer.token = Some(&token);
                     trailer.total = u32::try_from(total).ok();
                 }
                 if part == Part::WHOLE {
-                    // A member is a peer itself, whether or not it stores its own record.
-                    for own in self.own_records(topic, Some(&from)) {
-                        if want.includes(&own) && !peers.contains(&own) {
-                            peers.truncate(max.saturating_sub(1));
-                            peers.insert(0, own);
-                        }
-                    }
                     // Who asks for a part has asked for the whole before, and knows them.
                     nodes = self.closest_for(now, &from, want, &topic);
                     reply.nodes = &nodes;
@@ -112,6 +97,38 @@ impl Engine {
             _ => return None,
         }
         Some(self.transmit(from, &reply, allowance, 0, out))
+    }
+
+    /// What every answer to a request with a trailer says.
+    fn trailer_for<'a>(&self, from: &Endpoint, txid: Option<TxId>) -> Trailer<'a> {
+        Trailer { txid, endpoint: Some(*from), boot: Some(self.boot), ..Trailer::default() }
+    }
+
+    /// The peers to name in an answer to `from`, and how many are stored of what is asked.
+    fn peers_for(
+        &mut self,
+        now: Time,
+        from: &Endpoint,
+        want: Want,
+        part: Part,
+        topic: NodeId,
+    ) -> (ArrayVec<Endpoint, PEERS_MAX>, usize) {
+        let guard = &self.guard;
+        let wanted = |peer: &Endpoint| {
+            want.includes(peer) && peer.means_same_to(from) && guard.is_in(part, peer)
+        };
+        let max = self.config.reply_peers;
+        let (mut peers, total) = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+        if part == Part::WHOLE {
+            // A member is a peer itself, whether or not it stores its own record.
+            for own in self.own_records(topic, Some(from)) {
+                if want.includes(&own) && !peers.contains(&own) {
+                    peers.truncate(max.saturating_sub(1));
+                    peers.insert(0, own);
+                }
+            }
+        }
+        (peers, total)
     }
 
     /// Stores an announced peer.
