@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kadepy::dht::routing::{Admission, Table};
+use arrayvec::ArrayVec;
+use kadepy::dht::routing::{Admission, MAX_CLOSEST, Table};
 use kadepy::{Config, Contact, Endpoint, NodeId, Time};
 use proptest::prelude::*;
 
@@ -401,7 +402,8 @@ proptest! {
                 table.entries().map(|entry| entry.contact).filter(wanted).collect();
             sorted.sort_by_key(|contact| contact.id.distance(&target));
             sorted.truncate(count.min(20));
-            let closest = table.closest(&target, count, |entry| wanted(&entry.contact));
+            let mut closest = ArrayVec::<Contact, MAX_CLOSEST>::new();
+            table.append_closest(&target, count, |entry| wanted(&entry.contact), &mut closest);
             prop_assert_eq!(closest.to_vec(), sorted);
         }
     }

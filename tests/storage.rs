@@ -6,6 +6,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use chacha20::ChaCha20Rng;
 use common::{id, public};
 use kadepy::dht::storage::{Storage, StoreError};
@@ -42,7 +43,9 @@ fn all(storage: &Storage, now: Time, topic: u16) -> BTreeSet<Endpoint> {
 
 fn sample(storage: &Storage, now: Time, topic: u16, max: usize, seed: u64) -> Vec<Endpoint> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
-    storage.sample::<1_000>(now, id(topic), max, |_| true, &mut rng).0.to_vec()
+    let mut sample = ArrayVec::<Endpoint, 1_000>::new();
+    storage.sample(now, id(topic), max, |_| true, &mut rng, &mut sample);
+    sample.to_vec()
 }
 
 // Life
@@ -258,11 +261,16 @@ fn a_sample_is_of_those_that_are_wanted_and_alive() {
     }
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let is_even = |peer: &Endpoint| peer.ip_bytes()[15].is_multiple_of(2);
-    let (peers, total) = storage.sample::<100>(at(30) + LIFE, id(1), 100, is_even, &mut rng);
+    let mut sample = |max| {
+        let mut peers = ArrayVec::<Endpoint, 100>::new();
+        let total = storage.sample(at(30) + LIFE, id(1), max, is_even, &mut rng, &mut peers);
+        (peers, total)
+    };
+    let (peers, total) = sample(100);
     let expected: Vec<Endpoint> = (31..60).filter(|n| n % 2 == 0).map(public).collect();
     assert_eq!(total, 14);
     assert_eq!(peers.into_iter().collect::<BTreeSet<_>>(), expected.into_iter().collect());
-    let (peers, total) = storage.sample::<100>(at(30) + LIFE, id(1), 4, is_even, &mut rng);
+    let (peers, total) = sample(4);
     assert_eq!((peers.len(), total), (4, 14), "the count is of all, not of the sample");
 }
 

@@ -15,7 +15,7 @@ use crate::id::NodeId;
 use crate::time::Time;
 use crate::wire::message::{Contact, Endpoint};
 
-/// The most contacts that [`Table::closest`] gives: the largest k.
+/// The most contacts that [`Table::append_closest`] gives: the largest k.
 pub const MAX_CLOSEST: usize = 20;
 
 /// The contacts of one node, each of which has answered it.
@@ -178,17 +178,18 @@ impl Table {
         }
     }
 
-    /// The `count` contacts nearest to `target`, the nearest first; at most [`MAX_CLOSEST`].
+    /// Appends the `count` contacts nearest to `target`, the nearest first; at most [`MAX_CLOSEST`], and
+    /// as many as there is room for.
     ///
     /// Only such for which `wanted` holds.
-    pub fn closest(
+    pub fn append_closest<const N: usize>(
         &self,
         target: &NodeId,
         count: usize,
         wanted: impl Fn(&Entry) -> bool,
-    ) -> ArrayVec<Contact, MAX_CLOSEST> {
-        let mut closest = ArrayVec::new();
-        let count = count.min(MAX_CLOSEST);
+        closest: &mut ArrayVec<Contact, N>,
+    ) {
+        let end = (closest.len() + count.min(MAX_CLOSEST)).min(N);
         let distance = self.own.distance(target);
         // Where the target differs from us at bit i, bucket i is nearer to it than every deeper
         // bucket; where it does not, farther. So one pass down and one back up goes in order.
@@ -196,12 +197,11 @@ impl Table {
         let down = (0..buckets).filter(|&i| distance.bit(i));
         let up = (0..buckets).rev().filter(|&i| !distance.bit(i));
         for index in down.chain(up) {
-            if closest.len() == count {
+            if closest.len() == end {
                 break;
             }
-            self.buckets[index].append_closest(target, count, &wanted, &mut closest);
+            self.buckets[index].append_closest(target, end, &wanted, closest);
         }
-        closest
     }
 
     /// The listed contact with this id.
@@ -412,12 +412,13 @@ impl Bucket {
         }
     }
 
-    fn append_closest(
+    /// Appends those nearest to `target` until `closest` holds `end`.
+    fn append_closest<const N: usize>(
         &self,
         target: &NodeId,
-        count: usize,
+        end: usize,
         wanted: impl Fn(&Entry) -> bool,
-        closest: &mut ArrayVec<Contact, MAX_CLOSEST>,
+        closest: &mut ArrayVec<Contact, N>,
     ) {
         // A bucket never holds more than the largest k, so the array takes it whole. The leading
         // word nearly always decides, and is cheap to move.
@@ -430,7 +431,7 @@ impl Bucket {
         order.sort_unstable_by(|(a, left), (b, right)| {
             a.cmp(b).then_with(|| left.id.distance(target).cmp(&right.id.distance(target)))
         });
-        let room = count - closest.len();
+        let room = end - closest.len();
         closest.extend(order.into_iter().take(room).map(|(_, contact)| *contact));
     }
 }

@@ -92,8 +92,8 @@ impl Storage {
         Ok(())
     }
 
-    /// A random sample, in random order, of at most `max` peers of `topic` for which `wanted` holds,
-    /// and how many those are in all.
+    /// Puts a random sample, in random order, of at most `max` peers of `topic` for which `wanted` holds
+    /// into `sample`, which is empty; returns how many those are in all.
     ///
     /// The order matters where an answer is cut short: what is cut must not be the same each time.
     pub fn sample<const N: usize>(
@@ -103,30 +103,32 @@ impl Storage {
         max: usize,
         wanted: impl Fn(&Endpoint) -> bool,
         rng: &mut impl Rng,
-    ) -> (ArrayVec<Endpoint, N>, usize) {
+        sample: &mut ArrayVec<Endpoint, N>,
+    ) -> usize {
         let max = max.min(N);
-        let mut sample = ArrayVec::new();
         let mut seen = 0_u64;
         // Reservoir sampling, inside out: each peer goes to a random place of those so far, and the
         // one that stood there to the end, or out (Knuth, TAOCP 3.4.2, algorithm R).
-        for peer in self.peers(now, &topic).filter(wanted) {
+        let mut drawn = ArrayVec::<&Endpoint, N>::new();
+        for peer in self.peers(now, &topic).filter(|peer| wanted(peer)) {
             seen += 1;
             let at = (rng.next_u64() % seen) as usize;
-            if sample.len() < max {
-                sample.push(peer);
-                let last = sample.len() - 1;
-                sample.swap(at, last);
+            if drawn.len() < max {
+                drawn.push(peer);
+                let last = drawn.len() - 1;
+                drawn.swap(at, last);
             } else if at < max {
-                sample[at] = peer;
+                drawn[at] = peer;
             }
         }
-        (sample, seen as usize)
+        sample.extend(drawn.into_iter().copied());
+        seen as usize
     }
 
     /// The peers of `topic`, the oldest first.
-    pub fn peers(&self, now: Time, topic: &NodeId) -> impl Iterator<Item = Endpoint> {
+    pub fn peers(&self, now: Time, topic: &NodeId) -> impl Iterator<Item = &Endpoint> {
         let records = self.topics.get(&self.own.distance(topic)).into_iter().flatten();
-        records.filter(move |record| now - record.stored < self.life).map(|record| record.peer)
+        records.filter(move |record| now - record.stored < self.life).map(|record| &record.peer)
     }
 
     /// Drops records whose life is over, of at most `topics` topics, going on where the last call

@@ -56,26 +56,26 @@ impl Tables {
         self.families.iter().filter_map(Table::quietest).min_by_key(|(seen, _)| *seen)
     }
 
-    /// The contacts nearest to `target`, at most `count` of each of these families, the nearest first.
-    pub(super) fn closest(
+    /// Puts the contacts nearest to `target` into `closest`, which is empty: at most `count` of each of
+    /// these families, the nearest first.
+    pub(super) fn list_closest(
         &self,
         target: &NodeId,
         count: usize,
         families: Want,
         wanted: impl Fn(&Entry) -> bool,
-    ) -> Closest {
+        closest: &mut Closest,
+    ) {
         let [v4, v6] = &self.families;
-        let mut closest = Closest::new();
         if families.v4 {
-            closest.extend(v4.closest(target, count, &wanted));
+            v4.append_closest(target, count, &wanted, closest);
         }
         if families.v6 {
-            closest.extend(v6.closest(target, count, &wanted));
+            v6.append_closest(target, count, &wanted, closest);
         }
         if families.v4 && families.v6 {
             closest.sort_by_key(|contact| contact.id.distance(target));
         }
-        closest
     }
 
     /// The listed contact with this id, in either family.

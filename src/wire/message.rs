@@ -424,7 +424,7 @@ impl Endpoint {
     /// Whether the address is IPv4.
     #[inline]
     pub fn is_ipv4(&self) -> bool {
-        self.ip.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff])
+        u128::from_be_bytes(self.ip) >> 32 == 0xffff
     }
 
     /// All endpoints that one host has at will: those of the same IPv4 address, or of the same IPv6
@@ -445,22 +445,23 @@ impl Endpoint {
     }
 
     /// How far the address reaches.
+    #[inline]
     pub fn reach(&self) -> Reach {
-        match self.ip() {
-            IpAddr::V4(v4) => {
-                let [a, b, ..] = v4.octets();
-                match (a, b) {
-                    (127, _) => Reach::Loopback,
-                    (169, 254) => Reach::Link,
-                    (10, _) | (172, 16..=31) | (192, 168) => Reach::Private,
-                    (100, 64..=127) => Reach::Shared,
-                    _ => Reach::Public,
-                }
-            }
-            IpAddr::V6(v6) if v6.is_loopback() => Reach::Loopback,
-            IpAddr::V6(_) if self.needs_scope() => Reach::Link,
-            IpAddr::V6(_) if self.ip[0] & 0xfe == 0xfc => Reach::Private,
-            IpAddr::V6(_) => Reach::Public,
+        if self.is_ipv4() {
+            // Each answer asks this of all that it names, so the bytes are read where they lie.
+            return match (self.ip[12], self.ip[13]) {
+                (127, _) => Reach::Loopback,
+                (169, 254) => Reach::Link,
+                (10, _) | (172, 16..=31) | (192, 168) => Reach::Private,
+                (100, 64..=127) => Reach::Shared,
+                _ => Reach::Public,
+            };
+        }
+        match self.ip {
+            ip if ip == Ipv6Addr::LOCALHOST.octets() => Reach::Loopback,
+            _ if self.needs_scope() => Reach::Link,
+            ip if ip[0] & 0xfe == 0xfc => Reach::Private,
+            _ => Reach::Public,
         }
     }
 
@@ -478,6 +479,7 @@ impl Endpoint {
     /// A loopback address is this host's own, so whatever this host reaches it reaches; but an IPv6
     /// link-local address travels without its interface, and nothing else there tells which it is.
     /// A neighbor on the link is taken to be of the same site, but not of the same overlay network.
+    #[inline]
     pub fn means_same_to(&self, other: &Endpoint) -> bool {
         match (self.reach(), other.reach()) {
             (Reach::Public, _) => true,

@@ -86,7 +86,7 @@ impl Engine {
         self.check_room()?;
         let mut own = self.own_records(topic, None);
         let stored = self.storage.peers(now, &topic);
-        let others: Vec<Endpoint> = stored.filter(|peer| !own.contains(peer)).collect();
+        let others: Vec<Endpoint> = stored.copied().filter(|peer| !own.contains(peer)).collect();
         own.extend(others);
         own.truncate(self.config.lookup_peers);
         let mut task = GetPeers::new(topic, &own, &self.config);

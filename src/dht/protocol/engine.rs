@@ -22,7 +22,7 @@ use crate::dht::requests::{Announcement, Full, OpId, Purpose, Question, Request,
 use crate::dht::rounds::Rounds;
 use crate::dht::routing::{Entry, MAX_CLOSEST};
 use crate::dht::storage::Storage;
-use crate::dht::tables::Tables;
+use crate::dht::tables::{Closest, Tables};
 use crate::dht::tasks::Task;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -294,13 +294,16 @@ impl Engine {
     /// moved come with them.
     pub(super) fn nearest(&mut self, now: Time, target: &NodeId) -> Vec<Contact> {
         self.table.touch(now, target);
-        let mut known: Vec<Contact> = if self.is_small() {
+        let mut known: Vec<Contact> = self.doubts.proven(now).collect();
+        if self.is_small() {
             let all = self.table.entries().map(|entry| entry.contact);
-            all.filter(|contact| self.reaches(&contact.endpoint)).collect()
+            known.extend(all.filter(|contact| self.reaches(&contact.endpoint)));
         } else {
-            self.table.closest(target, MAX_CLOSEST, self.families, |_| true).to_vec()
-        };
-        known.extend(self.doubts.proven(now));
+            let mut closest = Closest::new();
+            let families = self.families;
+            self.table.list_closest(target, MAX_CLOSEST, families, |_| true, &mut closest);
+            known.extend(closest);
+        }
         known
     }
 

@@ -45,7 +45,7 @@ impl Engine {
             return;
         };
         let before = task.peers.len();
-        let stored: Vec<Endpoint> = self.storage.peers(now, &task.topic).collect();
+        let stored: Vec<Endpoint> = self.storage.peers(now, &task.topic).copied().collect();
         task.begin_round(now, everybody, &stored, &self.config);
         self.rounds.peers -= before - task.peers.len();
         self.counters.lookups += 1;

@@ -7,6 +7,7 @@ use super::engine::Engine;
 use super::output::Outbox;
 use super::stats::Refusal;
 use crate::dht::requests::Purpose;
+use crate::dht::routing::Entry;
 use crate::dht::tables::Closest;
 use crate::id::NodeId;
 use crate::time::Time;
@@ -14,8 +15,8 @@ use crate::wire::message::{
     Body, Contact, Endpoint, ErrorCode, Message, Part, Trailer, TxId, Want,
 };
 
-/// The most peers in an answer.
-const PEERS_MAX: usize = 128;
+/// The peers in an answer, at most.
+type Peers = ArrayVec<Endpoint, 128>;
 
 /// The bytes of a PING with a transaction id, not sealed: what a request may cause beside its answer.
 const PROBE_LEN: usize = 47;
@@ -51,21 +52,21 @@ impl Engine {
         let trailer = asked.map(|asked| self.trailer_for(&from, asked.txid));
         let want = asked.and_then(|asked| asked.want).unwrap_or(Want::family_of(&from));
         let mut reply = Message::new(self.id, Body::Pong, trailer);
-        let nodes: Closest;
-        let peers: ArrayVec<Endpoint, PEERS_MAX>;
+        // Here, and filled where they are: to move them would cost more than to fill them.
+        let mut nodes = Closest::new();
+        let mut peers = Peers::new();
         let token;
 
         match request.body {
             Body::Ping => {}
             Body::FindNode { target } => {
                 reply.body = Body::FoundNodes;
-                nodes = self.closest_for(now, &from, want, &target);
+                self.list_closest(now, &from, want, &target, &mut nodes);
                 reply.nodes = &nodes;
             }
             Body::GetPeers { topic } => {
                 let part = asked.unwrap_or_default().part;
-                let total;
-                (peers, total) = self.peers_for(now, &from, want, part, topic);
+                let total = self.list_peers(now, &from, want, (topic, part), &mut peers);
                 token = self.guard.token(now, &from, &topic);
                 if let Some(trailer) = &mut reply.trailer {
                     trailer.token = Some(&token);
@@ -73,7 +74,7 @@ impl Engine {
                 }
                 if part == Part::WHOLE {
                     // Who asks for a part has asked for the whole before, and knows them.
-                    nodes = self.closest_for(now, &from, want, &topic);
+                    self.list_closest(now, &from, want, &topic, &mut nodes);
                     reply.nodes = &nodes;
                 }
                 reply.body =
@@ -104,21 +105,21 @@ impl Engine {
         Trailer { txid, endpoint: Some(*from), boot: Some(self.boot), ..Trailer::default() }
     }
 
-    /// The peers to name in an answer to `from`, and how many are stored of what is asked.
-    fn peers_for(
+    /// Lists the peers to name in an answer to `from`; returns how many are stored of what is asked.
+    fn list_peers(
         &mut self,
         now: Time,
         from: &Endpoint,
         want: Want,
-        part: Part,
-        topic: NodeId,
-    ) -> (ArrayVec<Endpoint, PEERS_MAX>, usize) {
+        (topic, part): (NodeId, Part),
+        peers: &mut Peers,
+    ) -> usize {
         let guard = &self.guard;
         let wanted = |peer: &Endpoint| {
             want.includes(peer) && peer.means_same_to(from) && guard.is_in(part, peer)
         };
         let max = self.config.reply_peers;
-        let (mut peers, total) = self.storage.sample(now, topic, max, wanted, &mut self.rng);
+        let total = self.storage.sample(now, topic, max, wanted, &mut self.rng, peers);
         if part == Part::WHOLE {
             // A member is a peer itself, whether or not it stores its own record.
             for own in self.own_records(topic, Some(from)) {
@@ -128,7 +129,7 @@ impl Engine {
                 }
             }
         }
-        (peers, total)
+        total
     }
 
     /// Stores an announced peer.
@@ -235,11 +236,18 @@ impl Engine {
         records
     }
 
-    /// The contacts to list in an answer to `from`, the nearest to `target` first.
-    fn closest_for(&self, now: Time, from: &Endpoint, want: Want, target: &NodeId) -> Closest {
-        let mut nodes = self.table.closest(target, self.config.k, want, |entry| {
-            entry.is_reliable() && entry.contact.endpoint.means_same_to(from)
-        });
+    /// Lists the contacts to name in an answer to `from`, the nearest to `target` first.
+    fn list_closest(
+        &self,
+        now: Time,
+        from: &Endpoint,
+        want: Want,
+        target: &NodeId,
+        nodes: &mut Closest,
+    ) {
+        let is_for =
+            |entry: &Entry| entry.is_reliable() && entry.contact.endpoint.means_same_to(from);
+        self.table.list_closest(target, self.config.k, want, is_for, nodes);
         // One that has just answered elsewhere is there, until it answers at its former address too.
         for moved in self.doubts.proven(now).filter(|moved| moved.endpoint.means_same_to(from)) {
             let is_same = |node: &&mut Contact| {
@@ -247,6 +255,5 @@ impl Engine {
             };
             nodes.iter_mut().find(is_same).into_iter().for_each(|node| *node = moved);
         }
-        nodes
     }
 }
